@@ -1,0 +1,1 @@
+"""kerasbits: learn how many bits each part of a Keras model needs."""

@@ -1,0 +1,1 @@
+"""Pure `keras.ops` functions of the published methods: no classes, no variables."""

@@ -1,0 +1,1 @@
+"""Export of kerasbits models to files that run."""
