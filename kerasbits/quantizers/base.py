@@ -155,7 +155,7 @@ class Quantizer:
         """
         if "seen" not in state:
             return self.quantize(x, state, site, training, seed)
-        names = sorted(self._observed(site))
+        names = sorted(self.observed(site))
         values = ops.cond(
             state["seen"] > 0.5,
             lambda: [ops.cast(state[n], "float32") for n in names],
@@ -165,9 +165,9 @@ class Quantizer:
         y, updates = self.quantize(x, {**state, **start}, site, training, seed)
         return y, ({**start, **updates} if training else {})
 
-    def _observed(self, site: Site) -> list[str]:
-        """Names of the state that `observe` sets (all non-trainable scalars plus `seen`)."""
-        return ["seen"]
+    def observed(self, site: Site) -> list[str]:
+        """Names of the state that `observe` sets at this site; empty if there is none."""
+        return []
 
     def _first_values(self, x, state, site, names):
         observed = self.observe(x, state, site)

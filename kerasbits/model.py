@@ -1,0 +1,170 @@
+"""Turn a Keras model into one with quantized layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasbits import quantizers, sites
+from kerasbits.layers import QuantConv2D, QuantDense
+from kerasbits.quantizers import Quantizer
+
+QUANTIZED_FORMS = {keras.layers.Dense: QuantDense, keras.layers.Conv2D: QuantConv2D}
+"""The quantized form of each plain layer that has one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How to quantize the layers that a rule matches: quantizers, names of them, or None."""
+
+    kernel: Quantizer | str | None = None
+    inputs: Quantizer | str | None = None
+
+
+def quantize_model(
+    model: keras.Model,
+    kernel: Quantizer | str | None = None,
+    inputs: Quantizer | str | None = None,
+    rules: Mapping[str, Rule | None] | None = None,
+    strict: bool = False,
+) -> keras.Model:
+    """A copy of `model` whose layers are quantized; the given model is left alone.
+
+    Args:
+        model: a built Sequential or functional model, nested ones included.
+        kernel: quantizer of the kernels; None leaves them float.
+        inputs: quantizer of the inputs of the same layers; None leaves them float.
+        rules: `{regex: Rule or None}`. The first regex found in a layer's path (`block/conv`
+            for nested models) replaces `kernel` and `inputs` for it; None keeps it float.
+        strict: raise if a layer with a kernel has no quantized form, instead of keeping it float.
+
+    Returns:
+        A new model with the same weights, not compiled. Input ranges are set by `calibrate`,
+        or by the first batch of training.
+
+    Raises:
+        ValueError: unknown method, a rule that matches nothing, an unsupported layer under
+            `strict`, NaN in a weight, a model that is not built or is subclassed.
+
+    Example:
+        q = quantize_model(model, kernel="bitpruning", inputs=Uniform(bits=8),
+                           rules={"^conv1$": Rule(kernel=Uniform(8)), "predictions": None})
+    """
+    _check_model(model)
+    default = _resolved(Rule(kernel, inputs), "the arguments")
+    rules = {k: r if r is None else _resolved(r, f"rule {k!r}") for k, r in (rules or {}).items()}
+    layers = dict(sites.walk(model, is_cloneable))
+    chosen = _choose(layers, default, rules, strict)
+    by_identity = {id(layers[path]): rule for path, rule in chosen.items()}
+
+    def clone(layer):
+        rule = by_identity.get(id(layer))
+        if rule is None:
+            return layer.__class__.from_config(layer.get_config())
+        return QUANTIZED_FORMS[type(layer)].from_config(
+            {**layer.get_config(), "kernel_quantizer": rule.kernel, "input_quantizer": rule.inputs}
+        )
+
+    new = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    if not new.built:
+        new.build(model.input_shape)
+    _copy_weights(layers, dict(sites.walk(new, is_cloneable)))
+    sites.set_shares(new)
+    return new
+
+
+def _check_model(model) -> None:
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"quantize_model: expected a Keras 3 model, got {type(model).__module__}."
+            f"{type(model).__name__}"
+        )
+    if not model.built:
+        raise ValueError(
+            f"model '{model.name}': expected a built model, got one without weights; "
+            "give it an Input layer or call it once"
+        )
+    if not is_cloneable(model):
+        raise ValueError(
+            f"model '{model.name}': expected a Sequential or functional model, got the subclass "
+            f"{type(model).__name__}, which Keras cannot clone; use kerasbits.layers inside it"
+        )
+    for path, layer in sites.walk(model):
+        for weight in layer.weights:
+            if "float" in str(weight.dtype) and not np.isfinite(ops.convert_to_numpy(weight)).all():
+                raise ValueError(f"layer '{path}': expected finite weights, got NaN or inf in "
+                                 f"'{weight.name}'")
+
+
+def is_cloneable(layer) -> bool:
+    """Whether Keras clones this model layer by layer, as it does Sequential and functional ones."""
+    return isinstance(layer, keras.Sequential) or (
+        isinstance(layer, keras.Model) and type(layer).__name__ == "Functional"
+    )
+
+
+def _resolved(rule: Rule, where: str) -> Rule:
+    if not isinstance(rule, Rule):
+        raise ValueError(f"{where}: expected a kerasbits.Rule or None, got {rule!r}")
+    try:
+        resolved = Rule(quantizers.get(rule.kernel), quantizers.get(rule.inputs))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    for role, quantizer in (("kernel", resolved.kernel), ("input", resolved.inputs)):
+        if quantizer is not None and role not in quantizer.roles:
+            raise ValueError(f"{where}: expected a quantizer for the {role}, got {quantizer!r}, "
+                             f"which works on {' and '.join(quantizer.roles)} only")
+    return resolved
+
+
+def _choose(layers, default: Rule, rules: dict, strict: bool) -> dict[str, Rule]:
+    """The rule of each layer that is to be replaced."""
+    used: set[str] = set()
+    chosen: dict[str, Rule] = {}
+    for path, layer in layers.items():
+        pattern = next((p for p in rules if re.search(p, path)), None)
+        rule = default if pattern is None else rules[pattern]
+        used.update([pattern] if pattern is not None else [])
+        if rule is None or (rule.kernel is None and rule.inputs is None):
+            continue
+        if type(layer) in QUANTIZED_FORMS:
+            chosen[path] = rule
+        elif strict and is_unsupported(layer):
+            forms = ", ".join(sorted(c.__name__ for c in QUANTIZED_FORMS))
+            raise ValueError(
+                f"layer '{path}': expected a layer with a quantized form ({forms}), got "
+                f"{type(layer).__name__}; a rule {{{path!r}: None}} keeps it float"
+            )
+    unused = [pattern for pattern in rules if pattern not in used]
+    if unused:
+        raise ValueError(
+            f"expected every rule to match a layer, but {unused} match none of {list(layers)}"
+        )
+    return chosen
+
+
+def is_unsupported(layer) -> bool:
+    """Whether a layer has a kernel (a weight of two or more axes) but no quantized form."""
+    quantized = hasattr(layer, "hosts") or type(layer) in QUANTIZED_FORMS
+    return not quantized and any(len(w.shape) >= 2 for w in layer.weights)
+
+
+def _copy_weights(old: dict, new: dict) -> None:
+    """Copy by path, then start the quantizers from the copied kernels."""
+    if old.keys() != new.keys():
+        raise ValueError(f"expected the same layers after cloning, got {sorted(old)} "
+                         f"and {sorted(new)}")
+    for path, source in old.items():
+        target = new[path]
+        if type(source) is type(target):
+            target.set_weights(source.get_weights())
+            continue
+        target.kernel.assign(source.kernel)
+        if source.bias is not None:
+            target.bias.assign(source.bias)
+        target.reset_quantizers()

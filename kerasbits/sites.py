@@ -1,0 +1,92 @@
+"""Walk over the quantized layers of a model, whatever kind of host holds them.
+
+A layer counts as quantized if it has `hosts`, a dictionary from role to an object with
+`quantizer`, `site`, `state()`, `assign(updates)`, `reset()` and `set_share(share)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kerasbits.quantizers.base import Quantizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A quantizer at work: the path of its layer, its role there, and its host."""
+
+    path: str
+    role: str
+    layer: Any
+    host: Any
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """The method at work here."""
+        return self.host.quantizer
+
+
+def walk(model, enter: Callable[[Any], bool] = lambda layer: True) -> Iterator[tuple[str, Any]]:
+    """All innermost layers of a model with their paths, `block/conv` for nested models.
+
+    A layer that is used several times is yielded once.
+
+    Args:
+        model: any model.
+        enter: whether to look inside a layer that has layers, instead of yielding it.
+    """
+    seen: set[int] = set()
+
+    def visit(layer, path):
+        if id(layer) in seen:
+            return
+        seen.add(id(layer))
+        inner = not hasattr(layer, "hosts") and (layer is model or enter(layer))
+        children = list(sublayers(layer)) if inner else []
+        if not children and path:
+            yield path, layer
+        for child in children:
+            yield from visit(child, f"{path}/{child.name}" if path else child.name)
+
+    yield from visit(model, "")
+
+
+def sublayers(layer) -> Iterator[Any]:
+    """Layers directly inside a layer or model."""
+    if hasattr(layer, "layers"):
+        yield from layer.layers
+        return
+    for value in vars(layer).values():
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if _is_layer(item):
+                yield item
+
+
+def _is_layer(item) -> bool:
+    return hasattr(item, "compute_output_shape") and hasattr(item, "trainable_weights")
+
+
+def places(model, role: str | None = None) -> Iterator[Place]:
+    """All quantizers of a model, in layer order; of one role if given."""
+    for path, layer in walk(model):
+        for found, host in getattr(layer, "hosts", {}).items():
+            if host.site is not None and role in (None, found):
+                yield Place(path, found, layer, host)
+
+
+def set_shares(model) -> None:
+    """Tell each site its weight among all sites of its method.
+
+    Losses that are sums over the network (BitPruning, BSQ, Bayesian Bits) need it. Called by
+    `quantize_model`, `calibrate` and the callbacks; call it yourself after building a model
+    directly from quantized layers, or each site counts as if it were the whole network.
+    """
+    kinds: dict[type, list[Place]] = {}
+    for place in places(model):
+        kinds.setdefault(type(place.quantizer), []).append(place)
+    for found in kinds.values():
+        sites = [place.host.site for place in found]
+        for place in found:
+            place.host.set_share(float(place.quantizer.share(place.host.site, sites)))
