@@ -1,0 +1,215 @@
+"""Bayesian Bits: a uniform quantizer taken apart into gated residuals of doubling width.
+
+A 2-bit quantization is refined by the quantized residual to 4, 8, 16 and 32 bits. A gate in
+[0, 1] scales each refinement together with all finer ones; a further gate, one a channel, scales
+the whole. Closing gates lowers the width; closing the outermost one prunes the channel.
+
+Symbols: `beta` is the learned border of the range (value), `signed` is 1 for a range
+`[-beta, beta]` and 0 for `[0, beta]`, `s_b` is the step of the b-bit grid (value per code step).
+
+Reference: van Baalen et al., "Bayesian Bits: unifying quantization and pruning", NeurIPS 2020,
+arXiv 2005.07093; details the paper leaves open follow the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keras import ops
+
+from kerasbits.maths.gradients import round_straight_through
+
+WIDTHS = (2, 4, 8, 16, 32)
+"""Widths in bits. Gates belong to all but the first."""
+
+SHRINK = 1 - 1e-7
+"""The range is clipped to this fraction, so that no border value rounds out of the code range.
+Two ulps below 1 in float32, equal to 1 in half precision: compute in float32 or better."""
+
+SMALLEST_BETA = 1e-8
+"""Narrower (or negative) ranges are widened to this, which keeps all divisions finite."""
+
+
+def clip_to_range(x, beta, signed):
+    """Clip to the range, a hair inside it.
+
+    Formula: `hi = SHRINK * beta`, `lo = -hi` if signed else 0, `xc = min(max(x, lo), hi)`.
+
+    Gradient: to `x` 1 in the open interval `(lo, hi)` and 0 elsewhere, borders included; to
+    `beta` `SHRINK` where `x >= hi`, `-SHRINK` where `x <= lo` and signed, else 0.
+
+    Args:
+        x: float tensor, any shape.
+        beta: scalar, in values of `x`.
+        signed: scalar, 0 or 1.
+
+    Returns:
+        The clipped tensor.
+    """
+    lo, hi = _borders(beta, signed, x.dtype)
+    return ops.where(x >= hi, hi, ops.where(x <= lo, lo, x))
+
+
+def clip_borders(beta, signed):
+    """The borders `(lo, hi)` of `clip_to_range`, in the dtype of the tensor `beta`."""
+    return _borders(beta, signed, beta.dtype)
+
+
+def _borders(beta, signed, dtype):
+    hi = SHRINK * _guarded(beta, dtype)
+    return (0.0 - ops.cast(signed, dtype)) * hi, hi
+
+
+def _guarded(beta, dtype):
+    return ops.maximum(ops.cast(beta, dtype), SMALLEST_BETA)
+
+
+def grid_steps(beta, signed):
+    """Steps of the grids of all widths.
+
+    Formula: `s_2 = beta * (1 + signed) / 3`, `s_2b = s_b / (2^b + 1)`; hence
+    `s_b = range / (2^b - 1)`.
+
+    Args:
+        beta: scalar tensor, in values.
+        signed: scalar, 0 or 1.
+
+    Returns:
+        Five scalars for `WIDTHS`, value per code step, dtype of `beta`.
+
+    Reference: arXiv 2005.07093, section 2.
+    """
+    steps = [_guarded(beta, beta.dtype) * (1 + ops.cast(signed, beta.dtype)) / 3]
+    for b in WIDTHS[:-1]:
+        steps.append(steps[-1] / (2**b + 1))
+    return steps
+
+
+def quantize_gated(x, beta, signed, gates, channel_gate=1.0):
+    """Sum of the 2-bit quantization and the gated residuals.
+
+    Formula, with `xc` the clipped `x`:
+    `x_2 = s_2 * round(xc / s_2)`,
+    `e_b = s_b * round((xc - x_2 - e_4 - ... ) / s_b)` (from ungated earlier terms),
+    `x_q = z_2 * (x_2 + z_4 * (e_4 + z_8 * (e_8 + z_16 * (e_16 + z_32 * e_32))))`.
+
+    Gradient: rounding is straight-through, so to `x` it is `z_2` inside the range and 0 outside;
+    to `beta` `z_2 * ((x_2 - xc) / beta + c + (z_4 e_4 + z_4 z_8 e_8 + ...) / beta)` with `c` the
+    gradient of `clip_to_range`; to a gate, the bracket it multiplies.
+
+    Args:
+        x: float tensor, any shape.
+        beta: scalar, in values of `x`.
+        signed: scalar, 0 or 1.
+        gates: (4,) gates of 4, 8, 16 and 32 bits.
+        channel_gate: `z_2`, broadcastable to `x`.
+
+    Returns:
+        The quantized tensor, shape of `x`. At 32 bits in float32 the grid is finer than the
+        numbers and the result is the clipped tensor up to rounding.
+
+    Reference: arXiv 2005.07093, section 2.
+    """
+    steps = grid_steps(ops.cast(beta, x.dtype), signed)
+    clipped = clip_to_range(x, beta, signed)
+    coarse = steps[0] * round_straight_through(clipped / steps[0])
+    # Later terms are whole numbers times their step. Their own straight-through gradients to x
+    # cancel in the sum (each is the residual of the sum before it), so the numbers are constant.
+    rest = ops.stop_gradient(clipped - coarse)
+    residuals = []
+    for step in steps[1:]:
+        residuals.append(step * ops.stop_gradient(ops.round(rest / step)))
+        rest = rest - ops.stop_gradient(residuals[-1])
+    fine = gates[3] * residuals[3]
+    for i in (2, 1, 0):
+        fine = gates[i] * (residuals[i] + fine)
+    return channel_gate * (coarse + fine)
+
+
+def select_step(steps: Sequence, bits):
+    """The step of width `bits` out of `grid_steps`; 0 for other widths."""
+    # A selection, since computing 2^b is not exact under XLA.
+    return sum(ops.where(ops.equal(bits, b), s, 0.0) for b, s in zip(WIDTHS, steps, strict=True))
+
+
+def fixed_codes(x, beta, signed, bits):
+    """Signed whole-number codes of a tensor at one fixed width.
+
+    Formula: `k = round(clip_to_range(x) / s_b)`; `-(2^(b-1) - 1) .. 2^(b-1) - 1` if signed, else
+    `0 .. 2^b - 1`. Straight-through gradient.
+
+    Args:
+        x: float tensor, any shape.
+        beta: scalar, in values of `x`.
+        signed: scalar, 0 or 1.
+        bits: scalar, one of `WIDTHS`.
+
+    Returns:
+        `(k, s_b)`: float tensor of codes, shape of `x`, and the step. NaN stays NaN.
+    """
+    step = select_step(grid_steps(ops.cast(beta, x.dtype), signed), ops.cast(bits, x.dtype))
+    return round_straight_through(clip_to_range(x, beta, signed) / step), step
+
+
+def quantize_fixed(x, beta, signed, bits):
+    """Uniform quantization at one width, what the gated form is with gates open up to `bits`.
+
+    Formula: `x_b = s_b * round(clip_to_range(x) / s_b)`.
+
+    Gradient: to `x` 1 inside the range, else 0; to `beta` `(x_b - xc) / beta + c`.
+
+    Args and errors as `fixed_codes`.
+
+    Returns:
+        The quantized tensor, shape of `x`.
+
+    Reference: arXiv 2005.07093, section 2.
+    """
+    codes, step = fixed_codes(x, beta, signed, bits)
+    return step * codes
+
+
+def effective_bits(gates):
+    """Width that a chain of open (1) and closed (0) gates selects.
+
+    Formula: `2 + 2 z_4 + 4 z_4 z_8 + 8 z_4 z_8 z_16 + 16 z_4 z_8 z_16 z_32`: double 2 for each
+    open gate, stop at the first closed one.
+
+    Args:
+        gates: (4,) 0 or 1, gates of 4, 8, 16 and 32 bits.
+
+    Returns:
+        Scalar, in bits.
+    """
+    bits, chain = WIDTHS[0], 1.0
+    for i, b in enumerate(WIDTHS[:-1]):
+        chain = chain * gates[i]
+        bits = bits + b * chain
+    return bits
+
+
+def expected_cost(on, channel_on, costs: Sequence[float]):
+    """Regularizer: the expected cost of all terms that are switched on.
+
+    Formula: `R = mean_i q_2i * (c_2 + c_4 q_4 + c_8 q_4 q_8 + c_16 q_4 q_8 q_16 + ...)`; `q_b` is
+    the probability that gate b is on (`hard_concrete.probability_on`). Without pruning gates the
+    first term is a constant, by the authors' code 1: `R = 1 + c_4 q_4 + c_8 q_4 q_8 + ...`
+
+    Args:
+        on: (4,) probabilities of the gates 4, 8, 16 and 32.
+        channel_on: (C,) probabilities of the pruning gates; None if there are none.
+        costs: costs of the widths 2, 4, 8, 16, 32: 1 each, or `b * share` for costs in
+            proportion to bit operations.
+
+    Returns:
+        Scalar.
+
+    Reference: arXiv 2005.07093, section 2 (the penalty left when the entropy of
+    the posterior is dropped).
+    """
+    # Products one by one: the gradient of cumprod divides by probabilities that may be 0.
+    total, chain = 1.0 if channel_on is None else costs[0], 1.0
+    for i, cost in enumerate(costs[1:]):
+        chain = chain * on[i]
+        total = total + cost * chain
+    return total if channel_on is None else ops.mean(channel_on) * total
