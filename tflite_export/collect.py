@@ -1,0 +1,168 @@
+"""From a frozen model to packed layers: codes, grids, biases, folded batch norms."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasbits.packed import FLOAT_BITS, FloatGrid, Floats, PackedTensor
+from tflite_export.graph import Call, Graph, trace
+from tflite_export.layer import PackedLayer
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """A quantized layer of the model and what becomes of it.
+
+    Args:
+        path: of the layer.
+        layer: the Keras layer.
+        packed: the same as numbers, without the activation that the converter fuses.
+        batch_norm: the batch norm folded into it, or None.
+    """
+
+    path: str
+    layer: Any
+    packed: PackedLayer
+    batch_norm: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedModel:
+    """A model as a graph of calls, with the packed form of its quantized layers by path.
+
+    `folded` holds the paths of batch norms that are part of the layer before them.
+    """
+
+    graph: Graph
+    layers: dict[str, Collected]
+    folded: frozenset[str]
+
+
+def collect(model: keras.Model) -> PackedModel:
+    """Pack the quantized layers of a frozen model. The model is not changed.
+
+    Raises:
+        ValueError: a model without quantized layers, bits that are not frozen, ranges that were
+            never set, NaN in a weight; the message names the layer.
+    """
+    graph = trace(model)
+    folds = _foldable(graph)
+    layers = {}
+    for call in graph.calls:
+        if getattr(call.layer, "hosts", None) and call.path not in layers:
+            norm = folds.get(call.path)
+            norm_layer = None if norm is None else norm.layer
+            packed = pack_layer(call.path, call.layer, norm_layer)
+            layers[call.path] = Collected(call.path, call.layer, packed, norm_layer)
+    if not layers:
+        raise ValueError(
+            f"model '{model.name}': expected at least one quantized layer, got none; "
+            "see kerasbits.quantize_model"
+        )
+    return PackedModel(graph, layers, frozenset(norm.path for norm in folds.values()))
+
+
+def _foldable(graph: Graph) -> dict[str, Call]:
+    """Batch norms that follow a quantized layer and nothing else, by the path of that layer."""
+    uses = graph.uses()
+    calls_of: dict[str, int] = {}
+    for call in graph.calls:
+        calls_of[call.path] = calls_of.get(call.path, 0) + 1
+    producer = {
+        call.outputs: call
+        for call in graph.calls
+        if getattr(call.layer, "hosts", None) and calls_of[call.path] == 1
+    }
+    folds = {}
+    for call in graph.calls:
+        if not isinstance(call.layer, keras.layers.BatchNormalization) or len(call.args) != 1:
+            continue
+        source = producer.get(call.args[0])
+        if source is None or calls_of[call.path] > 1 or uses[source.outputs] > 1:
+            continue
+        axis = call.layer.axis if isinstance(call.layer.axis, int) else call.layer.axis[0]
+        rank = len(call.layer.input.shape) if axis >= 0 else 0
+        if (axis == -1 or axis == rank - 1) and source.layer.activation is keras.activations.linear:
+            folds[source.path] = call
+    return folds
+
+
+def pack_layer(path: str, layer, batch_norm=None) -> PackedLayer:
+    """The packed form of one quantized layer, a batch norm folded into it."""
+    weight = dataclasses.replace(_weight(path, layer), name=path)
+    bias = None if layer.bias is None else _array(layer.bias)
+    multiplier = None
+    if batch_norm is not None:
+        multiplier, bias = fold_batch_norm(bias, batch_norm)
+    geometry: dict[str, Any] = {"op": "dense"}
+    if hasattr(layer, "kernel_size"):
+        if layer.data_format != "channels_last":
+            raise ValueError(f"layer '{path}': expected channels_last, got {layer.data_format}")
+        geometry = {
+            "op": "conv2d",
+            "strides": tuple(layer.strides),
+            "dilations": tuple(layer.dilation_rate),
+            "padding": layer.padding,
+            "groups": layer.groups,
+        }
+    return PackedLayer(
+        weight=weight, grid=_grid(path, layer), bias=bias, multiplier=multiplier, **geometry
+    )
+
+
+def _weight(path: str, layer) -> PackedTensor:
+    host = layer.hosts.get("kernel")
+    if host is None:
+        kernel = _array(layer.kernel)
+        bits = np.full(kernel.shape[-1], FLOAT_BITS)
+        return PackedTensor(path, np.zeros(0, np.uint16), bits, -1, Floats(kernel))
+    _check_frozen(path, host)
+    return layer.packed_kernel()
+
+
+def _grid(path: str, layer):
+    host = layer.hosts.get("input")
+    if host is None:
+        return FloatGrid()
+    _check_frozen(path, host)
+    state = host.state()
+    if float(state.get("seen", 1.0)) < 0.5:
+        raise ValueError(
+            f"layer '{path}', input: expected a range learned from data, got none yet; call "
+            "kerasbits.calibrate(model, data) or train the model"
+        )
+    return layer.input_grid()
+
+
+def _check_frozen(path: str, host) -> None:
+    fixed = host.state().get("fixed_bits")
+    if fixed is not None and np.min(fixed) < 0:
+        raise ValueError(
+            f"layer '{path}', {host.site.role}: expected frozen bits, got bits that still move; "
+            "call kerasbits.freeze(model) first"
+        )
+
+
+def fold_batch_norm(bias, norm) -> tuple[np.ndarray, np.ndarray]:
+    """Multiplier and bias that do what the batch norm does in inference, computed in float64.
+
+    Formula: `multiplier = gamma / sqrt(variance + epsilon)`,
+    `bias' = (bias - mean) * multiplier + beta`. The codes of the kernel are not touched, so a
+    negative gamma needs no special case.
+    """
+    variance = _array(norm.moving_variance).astype(np.float64)
+    mean = _array(norm.moving_mean).astype(np.float64)
+    gamma = 1.0 if norm.gamma is None else _array(norm.gamma).astype(np.float64)
+    beta = 0.0 if norm.beta is None else _array(norm.beta).astype(np.float64)
+    multiplier = gamma / np.sqrt(variance + norm.epsilon)
+    shifted = (0.0 if bias is None else bias.astype(np.float64)) - mean
+    return multiplier.astype(np.float32), (shifted * multiplier + beta).astype(np.float32)
+
+
+def _array(variable) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(variable), np.float32)

@@ -1,0 +1,144 @@
+"""Read, clean up and write the TFLite flatbuffer through its generated object API."""
+
+from __future__ import annotations
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+ALIGNMENT = 64
+"""Bytes that constant data is aligned to: a cache line, and what newer runtimes ask for."""
+
+
+def read(data: bytes) -> schema.ModelT:
+    """Parse a .tflite file.
+
+    Raises:
+        ValueError: if the bytes are no TFLite flatbuffer.
+    """
+    if len(data) < 8 or data[4:8] != b"TFL3":
+        raise ValueError(f"expected a TFLite file (identifier TFL3), got {data[4:8]!r}")
+    try:
+        return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    except Exception as error:  # the generated reader raises whatever the bytes lead it to
+        raise ValueError(f"expected a readable TFLite file, got a corrupt one ({error})") from error
+
+
+def write(model: schema.ModelT) -> bytes:
+    """Serialize, with constant data on 64-byte boundaries. The same model gives the same bytes."""
+    builder = flatbuffers.Builder(1 << 20)
+    original = schema.BufferT.Pack
+    # The generated Python code ignores the schema's force_align, so buffers are packed here.
+    schema.BufferT.Pack = _pack_buffer
+    try:
+        builder.Finish(model.Pack(builder), b"TFL3")
+    finally:
+        schema.BufferT.Pack = original
+    return bytes(builder.Output())
+
+
+def _pack_buffer(buffer: schema.BufferT, builder: flatbuffers.Builder) -> int:
+    offset = None
+    if buffer.data is not None and len(buffer.data):
+        raw = np.asarray(buffer.data, np.uint8).tobytes()
+        builder.StartVector(1, len(raw), ALIGNMENT)
+        builder.head -= len(raw)
+        builder.Bytes[builder.head : builder.head + len(raw)] = raw
+        offset = builder.EndVector()
+    schema.BufferStart(builder)
+    if offset is not None:
+        schema.BufferAddData(builder, offset)
+    return schema.BufferEnd(builder)
+
+
+def builtin_code(model: schema.ModelT, operator: schema.OperatorT) -> int:
+    """Builtin operator code; old files have it in the deprecated 8-bit field only."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+
+def custom_name(model: schema.ModelT, operator: schema.OperatorT) -> str | None:
+    """Name of a custom operator, None for builtin ones."""
+    if builtin_code(model, operator) != schema.BuiltinOperator.CUSTOM:
+        return None
+    name = model.operatorCodes[operator.opcodeIndex].customCode
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def constant(model: schema.ModelT, tensor: schema.TensorT) -> bytes | None:
+    """The data of a constant tensor, None if it is computed."""
+    data = model.buffers[tensor.buffer].data
+    return None if data is None or not len(data) else np.asarray(data, np.uint8).tobytes()
+
+
+def add_constant(model: schema.ModelT, graph: schema.SubGraphT, name: str, data: bytes) -> int:
+    """Add a UINT8 constant; return its tensor index."""
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(data, np.uint8)
+    model.buffers.append(buffer)
+    tensor = schema.TensorT()
+    tensor.name = name.encode()
+    tensor.type = schema.TensorType.UINT8
+    tensor.shape = np.array([len(data)], np.int32)
+    tensor.buffer = len(model.buffers) - 1
+    tensor.hasRank = True
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def custom_opcode(model: schema.ModelT, name: str) -> int:
+    """Index of the operator code of a custom operator, added if it is not there."""
+    for index, code in enumerate(model.operatorCodes):
+        if code.customCode in (name, name.encode()):
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode = name.encode()
+    code.version = 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def remove_unused(model: schema.ModelT) -> None:
+    """Drop tensors, buffers and operator codes that nothing refers to, and renumber the rest."""
+    for index, graph in enumerate(model.subgraphs):
+        _remove_tensors(model, index, graph)
+    used = {0} | {t.buffer for g in model.subgraphs for t in g.tensors}  # buffer 0 stays, empty
+    used |= {entry.buffer for entry in model.metadata or []}
+    model.buffers, to_new = _kept(model.buffers, used)
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.buffer = to_new[tensor.buffer]
+    for entry in model.metadata or []:
+        entry.buffer = to_new[entry.buffer]
+    operators = [op for graph in model.subgraphs for op in graph.operators]
+    model.operatorCodes, to_new = _kept(model.operatorCodes, {op.opcodeIndex for op in operators})
+    for op in operators:
+        op.opcodeIndex = to_new[op.opcodeIndex]
+
+
+def _remove_tensors(model: schema.ModelT, index: int, graph: schema.SubGraphT) -> None:
+    used = {int(i) for i in graph.inputs} | {int(i) for i in graph.outputs}
+    for op in graph.operators:
+        for indices in (op.inputs, op.outputs, op.intermediates):
+            used |= {int(i) for i in (indices if indices is not None else []) if i >= 0}
+    graph.tensors, to_new = _kept(graph.tensors, used)
+    to_new[-1] = -1  # an absent optional input
+
+    def renumber(indices):
+        return None if indices is None else np.array([to_new[int(i)] for i in indices], np.int32)
+
+    for op in graph.operators:
+        op.inputs, op.outputs = renumber(op.inputs), renumber(op.outputs)
+        op.intermediates = renumber(op.intermediates)
+    graph.inputs, graph.outputs = renumber(graph.inputs), renumber(graph.outputs)
+    for signature in model.signatureDefs or []:
+        if signature.subgraphIndex == index:
+            for entry in [*signature.inputs, *signature.outputs]:
+                entry.tensorIndex = to_new[entry.tensorIndex]
+
+
+def _kept(items: list, used: set[int]) -> tuple[list, dict[int, int]]:
+    """The used items, and a dictionary from old to new indices."""
+    order = sorted(used)
+    return [items[i] for i in order], {old: new for new, old in enumerate(order)}

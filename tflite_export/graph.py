@@ -1,0 +1,178 @@
+"""The calls of a Keras model in order, nested models inlined, so that they can be replayed.
+
+One trace serves every stage of the export: collecting looks at who uses what, baking replays
+the calls with plain layers on symbolic inputs, verification replays them on real arrays.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Ref:
+    """A value of the graph: an input, or an output of a call."""
+
+    index: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One use of a layer or operation.
+
+    Args:
+        path: of the layer, `block/conv` inside nested models.
+        layer: of the traced model.
+        args, kwargs: what it is called with; `Ref`s stand for tensors.
+        outputs: structure of `Ref`s.
+    """
+
+    path: str
+    layer: Any
+    args: tuple
+    kwargs: dict
+    outputs: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A model as a list of calls.
+
+    Args:
+        inputs: structure of `Ref`s, as the model takes it.
+        calls: in the order of execution.
+        outputs: structure of `Ref`s, as the model returns it.
+    """
+
+    inputs: Any
+    calls: tuple[Call, ...]
+    outputs: Any
+
+    def uses(self) -> collections.Counter[Ref]:
+        """How often each value is used, by calls and as an output."""
+        count = collections.Counter(_refs(self.outputs))
+        for call in self.calls:
+            count.update(_refs((call.args, call.kwargs)))
+        return count
+
+    def replay(self, inputs: Any, run: Callable[[Call, tuple, dict], Any]) -> Any:
+        """Execute the calls with `run(call, args, kwargs)` and return the outputs."""
+        values = dict(zip(_refs(self.inputs), keras.tree.flatten(inputs), strict=True))
+        fill = _substitution(values)
+        for call in self.calls:
+            result = run(call, fill(call.args), fill(call.kwargs))
+            pairs = zip(_refs(call.outputs), keras.tree.flatten(result), strict=True)
+            values.update(pairs)
+        return fill(self.outputs)
+
+
+def trace(model: keras.Model) -> Graph:
+    """The graph of a Sequential or functional model.
+
+    Raises:
+        ValueError: if the model is neither.
+    """
+    return _Tracer().model(model, "")
+
+
+def is_traceable(layer: Any) -> bool:
+    """Whether a layer is a model with a graph of its own."""
+    return isinstance(layer, keras.Sequential) or (
+        isinstance(layer, keras.Model) and type(layer).__name__ == "Functional"
+    )
+
+
+class _Tracer:
+    """Numbers the values of a model while walking through it."""
+
+    def __init__(self):
+        self.count = 0
+
+    def new(self, _=None) -> Ref:
+        self.count += 1
+        return Ref(self.count - 1)
+
+    def model(self, model: keras.Model, path: str) -> Graph:
+        if not is_traceable(model) or not model.built:
+            raise ValueError(
+                f"model '{model.name}': expected a built Sequential or functional model, got "
+                f"{type(model).__name__}; wrap the layers of a subclass in a functional model"
+            )
+        symbolic, recorded = _record(model)
+        refs = {id(t): self.new() for t in keras.tree.flatten(symbolic.inputs)}
+        inputs = [refs[id(t)] for t in keras.tree.flatten(symbolic.inputs)]
+        calls: list[Call] = []
+        for layer, args, kwargs, result in recorded:
+            here = f"{path}/{layer.name}" if path else layer.name
+            args, kwargs = _to_refs((args, kwargs), refs)
+            if is_traceable(layer):
+                inner, outputs = self.nested(layer, here, args)
+                calls.extend(inner)
+            else:
+                outputs = keras.tree.map_structure(self.new, result)
+                calls.append(Call(here, layer, args, kwargs, outputs))
+            flat = zip(keras.tree.flatten(result), _refs(outputs), strict=True)
+            refs.update({id(tensor): ref for tensor, ref in flat})
+        outputs = _to_refs(symbolic.outputs, refs)
+        single = len(model.outputs) == 1
+        return Graph(inputs, tuple(calls), outputs[0] if single else outputs)
+
+    def nested(self, model, path, args):
+        """Calls of a nested model with its inputs replaced by what it is called with."""
+        graph = self.model(model, path)
+        given = dict(zip(graph.inputs, _refs(args), strict=True))
+        fill = _substitution(given, keep=True)
+        calls = [
+            dataclasses.replace(c, args=fill(c.args), kwargs=fill(c.kwargs)) for c in graph.calls
+        ]
+        return calls, fill(graph.outputs)
+
+
+def _record(model: keras.Model):
+    """A symbolic copy of a model and its calls `(layer of the model, args, kwargs, result)`.
+
+    The copy has layers of its own, because calling the given ones would change them.
+    """
+    model = keras.Model(model.inputs, model.outputs, name=model.name)
+    originals: dict[int, Any] = {}
+    copies: list[Any] = []  # keeps the copies alive, so that their ids stay theirs
+    recorded: list[tuple] = []
+
+    def clone(layer):
+        copy = layer.__class__.from_config(layer.get_config())
+        originals[id(copy)] = layer
+        copies.append(copy)
+        return copy
+
+    def call(copy, *args, **kwargs):
+        result = copy(*args, **kwargs)
+        recorded.append((originals[id(copy)], args, kwargs, result))
+        return result
+
+    symbolic = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    return symbolic, recorded
+
+
+def _refs(structure) -> list[Ref]:
+    return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, Ref)]
+
+
+def _to_refs(structure, refs):
+    def replace(leaf):
+        return refs[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf
+
+    return keras.tree.map_structure(replace, structure)
+
+
+def _substitution(values, keep: bool = False):
+    def replace(leaf):
+        if not isinstance(leaf, Ref):
+            return leaf
+        return values.get(leaf, leaf) if keep else values[leaf]
+
+    return lambda structure: keras.tree.map_structure(replace, structure)
