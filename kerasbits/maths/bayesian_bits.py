@@ -114,12 +114,12 @@ def quantize_gated(x, beta, signed, gates, channel_gate=1.0):
     clipped = clip_to_range(x, beta, signed)
     coarse = steps[0] * round_straight_through(clipped / steps[0])
     # Later terms are whole numbers times their step. Their own straight-through gradients to x
-    # cancel in the sum (each is the residual of the sum before it), so the numbers are constant.
-    rest = ops.stop_gradient(clipped - coarse)
+    # cancel in the sum (each is the residual of the sum before it), so the numbers are constants.
+    rest = clipped - coarse
     residuals = []
     for step in steps[1:]:
         residuals.append(step * ops.stop_gradient(ops.round(rest / step)))
-        rest = rest - ops.stop_gradient(residuals[-1])
+        rest = rest - residuals[-1]
     fine = gates[3] * residuals[3]
     for i in (2, 1, 0):
         fine = gates[i] * (residuals[i] + fine)

@@ -100,6 +100,8 @@ def test_noise_of_exactly_0_and_1_is_finite(dtype):
         z = hc.sample_gate(phi, tf.constant([0.0, 1.0], dtype))
     assert value(z).tolist() == [0, 1]
     assert value(tape.gradient(z, phi)).tolist() == [0, 0]
+    # The noise is kept a millionth away from its ends, so a large enough phi outweighs it.
+    assert 0 < float(hc.sample_gate(tf.constant(13.8, dtype), tf.constant(0.0, dtype))) < 1
 
 
 def test_sample_gradient_is_the_stated_one():
