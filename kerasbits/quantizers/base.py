@@ -93,8 +93,8 @@ class Quantizer:
     """Base of all quantizers; subclasses are frozen dataclasses whose fields are their config.
 
     `state` holds tensors in `quantize`, `observe`, `loss` and `bits`, and NumPy arrays in
-    `freeze`, `adjust`, `encode` and `grid`, which run between epochs or at export. `bits`
-    accepts both.
+    `freeze`, `adjust`, `encode` and `grid`, which run between epochs or at export. `bits` and
+    `widths` accept both.
     """
 
     owns_weight: ClassVar[bool] = False  # True if the state replaces the kernel (BSQ)
@@ -114,6 +114,14 @@ class Quantizer:
     def bits(self, state: State, site: Site):
         """Bits per element: scalar, or `(channels,)`; real while training, 0 = dropped channel."""
         raise NotImplementedError
+
+    def widths(self, state: State, site: Site):
+        """What `bits` returns, under a name that no dataclass field hides.
+
+        A method whose configuration has a field `bits` cannot also have a method `bits`: the
+        field wins on every instance. It defines `widths`, and callers ask for `widths`.
+        """
+        return self.bits(state, site)
 
     def encode(self, w: np.ndarray, state: State, site: Site) -> PackedTensor:
         """Integer codes and grid of a kernel, as `quantize(training=False)` uses them."""
