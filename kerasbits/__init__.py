@@ -1,1 +1,47 @@
-"""kerasbits: learn how many bits each part of a Keras model needs."""
+"""kerasbits: learn how many bits each part of a Keras model needs.
+
+Example:
+    import kerasbits as kb
+    q = kb.quantize_model(model, kernel="bitpruning", inputs=kb.Uniform(bits=8))
+    q.compile(...); q.fit(...)
+    kb.freeze(q)
+    kb.summary(q)
+"""
+
+from kerasbits import callbacks, layers
+from kerasbits.lifecycle import adjust, calibrate, freeze
+from kerasbits.model import Rule, quantize_model
+from kerasbits.quantizers import (
+    BSQ,
+    APoT,
+    BayesianBits,
+    BitPruning,
+    LeastSquaresBinary,
+    Quantizer,
+    Uniform,
+)
+from kerasbits.report import Report, report, summary
+from kerasbits.sites import set_shares
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BSQ",
+    "APoT",
+    "BayesianBits",
+    "BitPruning",
+    "LeastSquaresBinary",
+    "Quantizer",
+    "Report",
+    "Rule",
+    "Uniform",
+    "adjust",
+    "calibrate",
+    "callbacks",
+    "freeze",
+    "layers",
+    "quantize_model",
+    "report",
+    "set_shares",
+    "summary",
+]

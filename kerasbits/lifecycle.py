@@ -35,7 +35,9 @@ def calibrate(model, data, steps: int | None = None, batch_size: int = 128) -> N
         count = 0
         for count, batch in enumerate(itertools.islice(_batches(data, batch_size), steps), 1):
             if not _finite(batch):
-                raise ValueError(f"calibrate: expected finite inputs, got NaN or inf in batch {count}")
+                raise ValueError(
+                    f"calibrate: expected finite data, got NaN or inf in batch {count}"
+                )
             model(batch, training=False)
         if not count:
             raise ValueError("calibrate: expected at least one batch of data, got none")

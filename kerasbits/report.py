@@ -131,21 +131,38 @@ class Report:
     def headline(self) -> str:
         """The totals in one line."""
         return (
-            f"{self.average_bits:.2f} bits on average, {self.weight_bytes / 1024:.1f} KiB of weights "
-            f"({self.float_bytes / 1024:.1f} KiB as float), {self.bops / 1e6:.1f} MBOPs"
+            f"{self.average_bits:.2f} bits on average, "
+            f"{self.weight_bytes / 1024:.1f} KiB of weights ({self.float_bytes / 1024:.1f} KiB as float), {self.bops / 1e6:.1f} MBOPs"
         )
 
 
-COLUMNS = ("layer", "kernel", "method", "weights", "bits", "dropped", "input", "input bits",
-           "MMAC", "KiB")
+COLUMNS = (
+    "layer",
+    "kernel",
+    "method",
+    "weights",
+    "bits",
+    "dropped",
+    "input",
+    "input bits",
+    "MMAC",
+    "KiB",
+)
 
 
 def cells(row: Row) -> tuple[str, ...]:
     """The texts of one row, in the order of `COLUMNS`."""
     return (
-        row.name, "x".join(map(str, row.shape)), row.method, f"{row.weights:,}", f"{row.bits:.2f}",
-        str(row.dropped_channels), row.input_method, f"{row.input_bits:.2f}",
-        f"{row.macs / 1e6:.3f}", f"{row.bytes / 1024:.2f}",
+        row.name,
+        "x".join(map(str, row.shape)),
+        row.method,
+        f"{row.weights:,}",
+        f"{row.bits:.2f}",
+        str(row.dropped_channels),
+        row.input_method,
+        f"{row.input_bits:.2f}",
+        f"{row.macs / 1e6:.3f}",
+        f"{row.bytes / 1024:.2f}",
     )
 
 
@@ -185,21 +202,42 @@ def _quantized_row(path: str, layer) -> Row:
     channels = 1 if kernel is None else kernel.site.channels
     per_channel = np.broadcast_to(bits, (channels,))
     return Row(
-        path, type(layer).__name__, _method(kernel), _method(source), shape, weights,
-        float(bits.mean()), input_bits, int((per_channel == 0).sum()), macs,
-        float(count_bops([cost])), _bytes(per_channel, weights),
+        path,
+        type(layer).__name__,
+        _method(kernel),
+        _method(source),
+        shape,
+        weights,
+        float(bits.mean()),
+        input_bits,
+        int((per_channel == 0).sum()),
+        macs,
+        float(count_bops([cost])),
+        _bytes(per_channel, weights),
     )
 
 
 def _float_row(path: str, layer, kernels) -> Row:
     weights = sum(int(np.prod(w.shape)) for w in kernels)
     shape = tuple(kernels[0].shape)
-    return Row(path, type(layer).__name__, "float", "float", shape, weights, float(FLOAT_BITS),
-               float(FLOAT_BITS), 0, 0, 0.0, 4 * weights)
+    return Row(
+        path,
+        type(layer).__name__,
+        "float",
+        "float",
+        shape,
+        weights,
+        float(FLOAT_BITS),
+        float(FLOAT_BITS),
+        0,
+        0,
+        0.0,
+        4 * weights,
+    )
 
 
 def _bits(host) -> np.ndarray:
-    bits = ops.convert_to_numpy(host.quantizer.bits(host.state(), host.site))
+    bits = ops.convert_to_numpy(host.quantizer.widths(host.state(), host.site))
     return np.atleast_1d(np.asarray(bits, np.float64))
 
 

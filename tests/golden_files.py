@@ -5,7 +5,8 @@ import pathlib
 
 import numpy as np
 
-FOLDER = pathlib.Path(os.environ.get("KERASBITS_GOLDEN_DIR") or pathlib.Path(__file__).parent / "golden")
+HERE = pathlib.Path(__file__).parent
+FOLDER = pathlib.Path(os.environ.get("KERASBITS_GOLDEN_DIR") or HERE / "golden")
 
 
 def load(method: str) -> dict[str, np.ndarray]:

@@ -82,12 +82,13 @@ def _foldable(graph: Graph) -> dict[str, Call]:
     for call in graph.calls:
         if not isinstance(call.layer, keras.layers.BatchNormalization) or len(call.args) != 1:
             continue
+        if call.kwargs.get("training"):  # normalizes by the batch also in inference
+            continue
         source = producer.get(call.args[0])
         if source is None or calls_of[call.path] > 1 or uses[source.outputs] > 1:
             continue
-        axis = call.layer.axis if isinstance(call.layer.axis, int) else call.layer.axis[0]
-        rank = len(call.layer.input.shape) if axis >= 0 else 0
-        if (axis == -1 or axis == rank - 1) and source.layer.activation is keras.activations.linear:
+        last = call.layer.axis in (-1, call.layer.input_spec.ndim - 1)
+        if last and source.layer.activation is keras.activations.linear:
             folds[source.path] = call
     return folds
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
+
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+_CHECKSUM_MARK = b"kerasbits crc32:"
 
 ALIGNMENT = 64
 """Bytes that constant data is aligned to: a cache line, and what newer runtimes ask for."""
@@ -18,6 +22,7 @@ def read(data: bytes) -> schema.ModelT:
     """
     if len(data) < 8 or data[4:8] != b"TFL3":
         raise ValueError(f"expected a TFLite file (identifier TFL3), got {data[4:8]!r}")
+    check(data)
     try:
         return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     except Exception as error:  # the generated reader raises whatever the bytes lead it to
@@ -25,7 +30,46 @@ def read(data: bytes) -> schema.ModelT:
 
 
 def write(model: schema.ModelT) -> bytes:
-    """Serialize, with constant data on 64-byte boundaries. The same model gives the same bytes."""
+    """Serialize, with constant data on 64-byte boundaries. The same model gives the same bytes.
+
+    A place made by `add_checksum` is filled with the CRC-32 of the file.
+    """
+    data = _serialize(model)
+    at = data.find(_CHECKSUM_MARK)
+    if at < 0:
+        return data
+    at += len(_CHECKSUM_MARK)
+    return data[:at] + zlib.crc32(data).to_bytes(4, "little") + data[at + 4 :]
+
+
+def add_checksum(model: schema.ModelT) -> None:
+    """Make a place for the checksum of the file among its metadata."""
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(_CHECKSUM_MARK + bytes(4), np.uint8)
+    model.buffers.append(buffer)
+    entry = schema.MetadataT()
+    entry.name = b"kerasbits_crc32"
+    entry.buffer = len(model.buffers) - 1
+    model.metadata = [*(model.metadata or []), entry]
+
+
+def check(data: bytes) -> None:
+    """Compare a file with its checksum; files without one pass.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    at = data.find(_CHECKSUM_MARK)
+    if at < 0:
+        return
+    at += len(_CHECKSUM_MARK)
+    expected = int.from_bytes(data[at : at + 4], "little")
+    found = zlib.crc32(data[:at] + bytes(4) + data[at + 4 :])
+    if found != expected:
+        raise ValueError(f"expected checksum {expected:08x}, got {found:08x}: the file is corrupt")
+
+
+def _serialize(model: schema.ModelT) -> bytes:
     builder = flatbuffers.Builder(1 << 20)
     original = schema.BufferT.Pack
     # The generated Python code ignores the schema's force_align, so buffers are packed here.

@@ -103,6 +103,13 @@ class QuantizedOp:
         host = self.input_host
         return host.quantizer.grid(host.state(), host.site)
 
+    def plain_layer(self) -> keras.layers.Layer:
+        """A new float layer of the same configuration, without quantizers."""
+        config = self.get_config()
+        del config["kernel_quantizer"], config["input_quantizer"]
+        plain = next(c for c in type(self).__mro__ if not issubclass(c, QuantizedOp))
+        return plain.from_config(config)
+
     def reset_quantizers(self) -> None:
         """Start the quantizers anew from the current kernel (after it was replaced)."""
         for host in self.hosts.values():

@@ -20,6 +20,7 @@ class Between(keras.constraints.Constraint):
         self.min, self.max = min, max
 
     def __call__(self, value):
+        """The clipped value."""
         if self.min is not None:
             value = ops.maximum(value, ops.cast(self.min, value.dtype))
         if self.max is not None:
@@ -73,9 +74,7 @@ class QuantizerLayer(keras.layers.Layer):
         }
         # A variable, because the network around a site is known only after all its layers are
         # built, and because it must survive saving.
-        self._share = self.add_weight(
-            name="share", shape=(), initializer="ones", trainable=False
-        )
+        self._share = self.add_weight(name="share", shape=(), initializer="ones", trainable=False)
         self.built = True
 
     def build(self, input_shape=None):

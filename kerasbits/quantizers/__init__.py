@@ -34,15 +34,13 @@ def get(identifier: Quantizer | str | dict | None) -> Quantizer | None:
 
         return get(keras.saving.deserialize_keras_object(identifier))
     names = ", ".join(NAMES)
-    raise ValueError(
-        f"expected a quantizer, one of the names {names}, or None, got {identifier!r}"
-    )
+    raise ValueError(f"expected a quantizer, one of the names {names}, or None, got {identifier!r}")
 
 
 __all__ = [
+    "BSQ",
     "NAMES",
     "APoT",
-    "BSQ",
     "BayesianBits",
     "BitPruning",
     "LeastSquaresBinary",

@@ -1,0 +1,184 @@
+"""A packed TFLite file: convert the baked model, find each marker, put our operators there."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+
+import keras
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export import flatbuffer
+from tflite_export.bake import bake
+from tflite_export.blob import write_blob
+from tflite_export.collect import PackedModel
+from tflite_export.layer import PackedLayer
+
+OPERATORS = {"dense": "KerasbitsDense", "conv2d": "KerasbitsConv2D"}
+"""Name of the custom operator that runs each kind of packed layer."""
+
+ACTIVATION_RANGES = {
+    schema.ActivationFunctionType.NONE: (-math.inf, math.inf),
+    schema.ActivationFunctionType.RELU: (0.0, math.inf),
+    schema.ActivationFunctionType.RELU_N1_TO_1: (-1.0, 1.0),
+    schema.ActivationFunctionType.RELU6: (0.0, 6.0),
+}
+"""What the activations that the converter fuses do to an output."""
+
+_REPLACEABLE = {
+    schema.BuiltinOperator.CONV_2D: "conv2d",
+    schema.BuiltinOperator.FULLY_CONNECTED: "dense",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenFile:
+    """A file in memory.
+
+    Args:
+        data: the bytes.
+        layers: the packed layers as written, activation included, by path.
+        inputs: for each packed layer, the indices of the tensors it reads in the file.
+        float_bytes: bytes of the kernels that stayed float.
+    """
+
+    data: bytes
+    layers: dict[str, PackedLayer]
+    inputs: dict[str, tuple[int, ...]]
+    float_bytes: int
+
+
+def write_packed(model: keras.Model, packed: PackedModel) -> WrittenFile:
+    """The packed TFLite file of a collected model.
+
+    Raises:
+        ValueError: if the converter changed, dropped or duplicated a kernel, naming the layer.
+    """
+    plain, markers = bake(model, packed)
+    tree = flatbuffer.read(convert(plain))
+    written = _replace_marked(tree, packed, markers)
+    _order_ends(tree, [tensor.name for tensor in plain.inputs])
+    flatbuffer.remove_unused(tree)
+    flatbuffer.add_checksum(tree)
+    inputs, floats = _inputs(tree, written), _float_kernel_bytes(tree)
+    return WrittenFile(flatbuffer.write(tree), written, inputs, floats)
+
+
+def convert(plain: keras.Model) -> bytes:
+    """The stock converter's output for a plain model, without optimizations."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(plain)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints where its temporary files are
+        return converter.convert()
+
+
+def _order_ends(tree, names: list[str]) -> None:
+    """Put inputs and outputs in the order of the model; the converter sorts them by name."""
+    graph, signature = tree.subgraphs[0], tree.signatureDefs[0]
+    inputs = {entry.name.decode(): entry.tensorIndex for entry in signature.inputs}
+    outputs = {entry.name.decode(): entry.tensorIndex for entry in signature.outputs}
+    if set(inputs) != set(names) or len(outputs) != len(graph.outputs):
+        raise ValueError(f"expected the inputs {names} in the file, got {sorted(inputs)}")
+    graph.inputs = np.array([inputs[name] for name in names], np.int32)
+    order = sorted(outputs, key=lambda name: (len(name), name))  # output_2 before output_10
+    graph.outputs = np.array([outputs[name] for name in order], np.int32)
+
+
+def _replace_marked(tree, packed: PackedModel, markers) -> dict[str, PackedLayer]:
+    """Replace every operator that reads a marker; return the layers as written."""
+    by_content = {_in_file_order(marker).tobytes(): path for path, marker in markers.items()}
+    written: dict[str, PackedLayer] = {}
+    for graph in tree.subgraphs:
+        blobs: dict[str, int] = {}  # a layer that is used twice has its weights once
+        for op in graph.operators:
+            path = _marked_path(tree, graph, op, by_content)
+            if path is None:
+                continue
+            layer = _with_activation(packed.layers[path].packed, op, written.get(path))
+            if path not in blobs:
+                blobs[path] = flatbuffer.add_constant(tree, graph, path, write_blob(layer))
+            written[path] = layer
+            op.opcodeIndex = flatbuffer.custom_opcode(tree, OPERATORS[layer.op])
+            op.inputs = np.array([op.inputs[0], blobs[path]], np.int32)
+            op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.NONE, None
+    missing = [path for path in packed.layers if path not in written]
+    if missing:
+        raise ValueError(
+            f"layer '{missing[0]}': expected its kernel among the constants of the converted "
+            f"file, got no match ({len(written)} of {len(packed.layers)} layers matched); the "
+            "converter merged a neighbouring operation into it"
+        )
+    return written
+
+
+def _in_file_order(kernel: np.ndarray) -> np.ndarray:
+    """Keras [..., in, out] as the file has it, [out, ..., in]."""
+    return np.ascontiguousarray(np.moveaxis(kernel, -1, 0))
+
+
+def _marked_path(tree, graph, op, by_content) -> str | None:
+    """Path of the layer whose marker an operator reads as its kernel."""
+    for position, index in enumerate(op.inputs if op.inputs is not None else []):
+        if index < 0:
+            continue
+        data = flatbuffer.constant(tree, graph.tensors[index])
+        path = None if data is None else by_content.get(data)
+        if path is None:
+            continue
+        kind = _REPLACEABLE.get(flatbuffer.builtin_code(tree, op))
+        if kind is None or position != 1:
+            raise ValueError(
+                f"layer '{path}': expected its kernel in CONV_2D or FULLY_CONNECTED, got it as "
+                f"input {position} of builtin operator {flatbuffer.builtin_code(tree, op)}"
+            )
+        return path
+    return None
+
+
+def _with_activation(layer: PackedLayer, op, earlier: PackedLayer | None) -> PackedLayer:
+    """The layer with the activation that the converter fused into the operator."""
+    fused = op.builtinOptions.fusedActivationFunction
+    if fused not in ACTIVATION_RANGES:
+        raise layer.error(f"a fused activation among {list(ACTIVATION_RANGES)}", fused)
+    low, high = ACTIVATION_RANGES[fused]
+    result = dataclasses.replace(layer, act_min=low, act_max=high)
+    if earlier is not None and (earlier.act_min, earlier.act_max) != (low, high):
+        raise layer.error("the same activation after every use of a shared layer", fused)
+    return result
+
+
+def _inputs(tree, written) -> dict[str, tuple[int, ...]]:
+    found: dict[str, list[int]] = {path: [] for path in written}
+    graph = tree.subgraphs[0]
+    for op in graph.operators:
+        if flatbuffer.custom_name(tree, op) in OPERATORS.values():
+            name = graph.tensors[op.inputs[1]].name
+            found[name.decode() if isinstance(name, bytes) else name].append(int(op.inputs[0]))
+    return {path: tuple(indices) for path, indices in found.items()}
+
+
+def _float_kernel_bytes(tree) -> int:
+    """Bytes of the float constants with two or more axes: kernels that were not quantized."""
+    tensors = [t for graph in tree.subgraphs for t in graph.tensors]
+    floats = [t for t in tensors if t.type == schema.TensorType.FLOAT32]
+    data = [tree.buffers[i].data for i in {t.buffer for t in floats if len(t.shape) > 1}]
+    return sum(len(d) for d in data if d is not None)
+
+
+def packed_blobs(tree) -> dict[str, bytes]:
+    """The blobs of a packed file by layer path."""
+    blobs: dict[str, bytes] = {}
+    for graph in tree.subgraphs:
+        for op in graph.operators:
+            if flatbuffer.custom_name(tree, op) in OPERATORS.values():
+                tensor = graph.tensors[op.inputs[1]]
+                name = tensor.name.decode() if isinstance(tensor.name, bytes) else tensor.name
+                blobs[name] = flatbuffer.constant(tree, tensor) or b""
+    return blobs
+
+
+__all__ = ["OPERATORS", "WrittenFile", "convert", "packed_blobs", "write_packed"]
