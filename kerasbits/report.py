@@ -130,10 +130,9 @@ class Report:
 
     def headline(self) -> str:
         """The totals in one line."""
-        return (
-            f"{self.average_bits:.2f} bits on average, "
-            f"{self.weight_bytes / 1024:.1f} KiB of weights ({self.float_bytes / 1024:.1f} KiB as float), {self.bops / 1e6:.1f} MBOPs"
-        )
+        kib, float_kib = self.weight_bytes / 1024, self.float_bytes / 1024
+        sizes = f"{kib:.1f} KiB of weights ({float_kib:.1f} as float)"
+        return f"{self.average_bits:.2f} bits on average, {sizes}, {self.bops / 1e6:.1f} MBOPs"
 
 
 COLUMNS = (

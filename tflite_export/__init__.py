@@ -8,6 +8,7 @@ Example:
 
 from tflite_export.export import ExportResult, export
 from tflite_export.interpreter import Interpreter, delegate_path
+from tflite_export.tflite_writer import convert
 from tflite_export.verify import Verification, VerificationError
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Interpreter",
     "Verification",
     "VerificationError",
+    "convert",
     "delegate_path",
     "export",
 ]

@@ -1,0 +1,200 @@
+"""The whole road on real images: train, quantize, learn bits, freeze, export, run the file.
+
+python examples/demo.py --method=bsq
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+
+import keras
+import numpy as np
+from absl import app, flags, logging
+from data import fashion_mnist
+from networks import lenet5
+
+import kerasbits as kb
+import tflite_export
+
+FINAL = r"^logits$"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a method is used here: its quantizer, and rules for layers that want another."""
+
+    kernel: kb.Quantizer
+    rules: dict[str, kb.Rule]
+    inputs: kb.Quantizer = dataclasses.field(default_factory=lambda: kb.Uniform(bits=8))
+
+
+def recipe(method: str) -> Recipe:
+    """The settings of the demo for each method."""
+    recipes = {
+        "bitpruning": Recipe(kb.BitPruning(strength=0.3), {}),
+        "least_squares_binary": Recipe(
+            kb.LeastSquaresBinary(scheme="ls2"),
+            {r"^conv1$|^logits$": kb.Rule(kb.Uniform(8), kb.Uniform(8))},
+        ),
+        "bsq": Recipe(kb.BSQ(strength=5e-3), {}),
+        "apot": Recipe(
+            kb.APoT(bits=4), {r"^conv1$|^logits$": kb.Rule(kb.Uniform(8), kb.Uniform(8))}
+        ),
+        "bayesian_bits": Recipe(
+            kb.BayesianBits(strength=0.02),
+            {FINAL: kb.Rule(kb.BayesianBits(strength=0.02, prune=False), kb.Uniform(8))},
+        ),
+        "uniform": Recipe(kb.Uniform(bits=4), {}),
+        "binary": Recipe(
+            kb.LeastSquaresBinary(scheme="ls1"),
+            {r"^conv1$|^logits$": kb.Rule(kb.Uniform(8), kb.Uniform(8))},
+            kb.LeastSquaresBinary(scheme="ls1"),
+        ),
+    }
+    return recipes[method]
+
+
+METHODS = (
+    "bitpruning",
+    "least_squares_binary",
+    "bsq",
+    "apot",
+    "bayesian_bits",
+    "uniform",
+    "binary",
+)
+
+
+def define_flags() -> None:
+    """Declare the flags of this program."""
+    flags.DEFINE_enum(
+        "method",
+        "bitpruning",
+        METHODS,
+        "Method that learns the bits; 'binary' is 1-bit weights and inputs by least squares.",
+    )
+    flags.DEFINE_string("data_dir", None, "Folder with the four IDX files of Fashion-MNIST.")
+    flags.DEFINE_string("output", "runs/demo", "Folder for the model and the exported file.")
+    flags.DEFINE_integer("float_epochs", 4, "Epochs of float training.", lower_bound=1)
+    flags.DEFINE_integer("learn_epochs", 4, "Epochs in which bits are learned.", lower_bound=1)
+    flags.DEFINE_integer("tune_epochs", 2, "Epochs with frozen bits.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
+    flags.DEFINE_float("learning_rate", 2e-3, "Of Adam; halved for tuning.", lower_bound=0.0)
+    flags.DEFINE_integer("seed", 0, "Seed of weights and shuffling.")
+
+
+def compiled(model: keras.Model, learning_rate: float) -> keras.Model:
+    """The model, ready for `fit`."""
+    model.compile(
+        keras.optimizers.Adam(learning_rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Percent of images whose largest logit is the label's."""
+    return 100 * float(np.mean(np.argmax(logits, -1) == labels))
+
+
+def heading(text: str) -> None:
+    """Print a heading."""
+    print(f"\n=== {text}", flush=True)
+
+
+def train_float(train, test) -> keras.Model:
+    """LeNet-5 trained in float."""
+    flag = flags.FLAGS
+    model = compiled(lenet5(), flag.learning_rate)
+    model.fit(
+        *train,
+        batch_size=flag.batch_size,
+        epochs=flag.float_epochs,
+        verbose=2,
+        validation_data=test,
+        validation_batch_size=1000,
+    )
+    return model
+
+
+def learn(model: keras.Model, chosen: Recipe, train, test) -> keras.Model:
+    """The quantized model: bits learned, frozen, fine-tuned."""
+    flag = flags.FLAGS
+    q = kb.quantize_model(model, chosen.kernel, chosen.inputs, chosen.rules, strict=True)
+    kb.calibrate(q, train[0][:1024])
+    settings = {
+        "batch_size": flag.batch_size,
+        "verbose": 2,
+        "validation_data": test,
+        "validation_batch_size": 1000,
+    }
+    compiled(q, flag.learning_rate).fit(
+        *train,
+        epochs=flag.learn_epochs,
+        callbacks=[kb.callbacks.LogBits(), kb.callbacks.AdjustBits()],
+        **settings,
+    )
+    kb.freeze(q)
+    heading("frozen; tuning the weights for the bits that were learned")
+    schedule = keras.optimizers.schedules.CosineDecay(
+        flag.learning_rate / 2, flag.tune_epochs * -(-len(train[0]) // flag.batch_size)
+    )
+    compiled(q, schedule).fit(*train, epochs=flag.tune_epochs, **settings)
+    return q
+
+
+def main(argv: list[str]) -> None:
+    """Run the demo."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    flag = flags.FLAGS
+    start = time.monotonic()
+    keras.utils.set_random_seed(flag.seed)
+    try:
+        train, test = fashion_mnist(flag.data_dir)
+        output = pathlib.Path(flag.output)
+        output.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"demo: {error}") from None
+    heading(f"LeNet-5 in float, {len(train[0]):,} images of Fashion-MNIST")
+    model = train_float(train, test)
+    heading(f"learning bits by {flag.method}")
+    q = learn(model, recipe(flag.method), train, test)
+    kb.summary(q)
+    q.save(output / f"{flag.method}.keras")
+    heading("exporting, verifying, and running the file over the test images")
+    result = tflite_export.export(q, output / f"{flag.method}.tflite", sample=test[0][:64])
+    found = tflite_export.Interpreter(result.path).predict(test[0])
+    expected = q.predict(test[0], batch_size=1000, verbose=0)
+    conclude(model, q, result, found, expected, test)
+    logging.info("took %.0f s", time.monotonic() - start)
+
+
+def conclude(model, q, result, found, expected, test) -> None:
+    """Print the result line."""
+    flag = flags.FLAGS
+    float_accuracy = accuracy(model.predict(test[0], batch_size=1000, verbose=0), test[1])
+    float_file = result.path.with_name("float.tflite")
+    float_file.write_bytes(tflite_export.convert(model))
+    checked = result.verification
+    print(f"layer codes: {checked.ties} of {checked.codes:,} input codes fell differently at ties")
+    print(
+        f"RESULT {flag.method}: "
+        f"float {float_accuracy:.2f} %, packed {accuracy(found, test[1]):.2f} %; "
+        f"float file {float_file.stat().st_size:,} B, packed file {result.file_bytes:,} B; "
+        f"{kb.report(q).average_bits:.2f} bits on average; "
+        f"largest difference from Keras {np.abs(found - expected).max():.2e}"
+    )
+
+
+def run() -> None:
+    """Entry point."""
+    define_flags()
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()
