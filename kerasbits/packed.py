@@ -238,16 +238,21 @@ class TableGrid:
 class PlanesGrid:
     """Signs of successive residuals (least squares binary inputs), in float32:
 
-        r = x;  for each scale v_i:  s_i = +1 if r >= 0 else -1;  r = r - v_i * s_i
+        r = clip(x, lo, hi)
+        for each scale v_i:  s_i = +1 if r >= 0 else -1;  r = r - v_i * s_i
         value = sum_i v_i s_i;  bit (k - 1 - i) of the code is s_i > 0
 
     The first scale is the highest bit, so codes rise with x for `k <= 2`.
 
     Args:
         scales: (k,) float32.
+        lo, hi: clip of the input. It can change a code only for `k >= 3`, where the first
+            scales may add up to more than `hi`.
     """
 
     scales: np.ndarray
+    lo: float = -np.inf
+    hi: float = np.inf
 
     @property
     def bits(self) -> int:
@@ -263,7 +268,7 @@ class PlanesGrid:
         return self._walk(x)[1]
 
     def _walk(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        r = np.asarray(x, np.float32)
+        r = np.clip(np.asarray(x, np.float32), np.float32(self.lo), np.float32(self.hi))
         code = np.zeros(r.shape, np.uint16)
         distance = np.full(r.shape, np.inf)
         for v in np.asarray(self.scales, np.float32):

@@ -1,0 +1,207 @@
+"""Least squares binary quantization of kernels and inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasbits import packed
+from kerasbits.maths import least_squares as maths
+from kerasbits.quantizers.base import Quantizer, Site, State, Updates, VariableSpec
+
+RUNNING = ("eval_only", "train_and_eval", "off")
+
+
+@keras.saving.register_keras_serializable(package="kerasbits")
+@dataclasses.dataclass(frozen=True)
+class LeastSquaresBinary(Quantizer):
+    """Signs times scales that minimize the squared error, solved exactly at every forward.
+
+        r = x;  for each scale v_i:  s_i = sign(r);  r = r - v_i s_i;      Q(x) = sum_i v_i s_i
+
+    | scheme | scales | bits | levels |
+    |---|---|---|---|
+    | ls1 | mean of abs(x) | 1 | -v, v |
+    | ls2 | exact optimum | 2 | -v1-v2, -v1+v2, v1-v2, v1+v2 |
+    | lst | exact optimum, v1 = v2 = v | 2 | -2v, 0, 2v |
+    | gf | greedy, k of them | k | all sums |
+
+    Kernels have one set of scales for each output channel and no state. Inputs have one set for
+    each sample in training, and the running average of those, one set for the layer, in
+    inference. Until a batch was seen, inference solves for each sample too.
+
+    The gradient treats scales as constants and gives each sign slope 1 where its residual is in
+    [-1, 1] (`kerasbits.maths.least_squares.binarize`). Inputs should be outputs of a batch norm:
+    after a ReLU the first sign is always +1.
+
+    Args:
+        scheme: see the table.
+        k: number of planes of "gf", 1..16; not used by the others.
+        granularity: "channel" or "tensor", of a kernel. Inputs do not use it.
+        running: running average of the scales of an input. "eval_only": used in inference;
+            "train_and_eval": used in training too, after the update; "off": neither updated nor
+            used in training; inference uses it if calibration filled it.
+        momentum: weight of the past in the running average, in [0, 1).
+        subsample: solve on every n-th element only: faster, less exact. The paper's code has 3.
+        clamp: inputs are first clipped to `[-clamp, clamp]`; None does not clip. The paper has
+            2 to 3.
+
+    Raises:
+        ValueError: a field out of its range.
+
+    Example:
+        >>> q = LeastSquaresBinary("ls1")
+        >>> q.quantize(np.float32([[1.0], [-3.0]]), {}, Site(shape=(2, 1)))[0]  # [[2], [-2]]
+
+    Reference: Pouransari, Tu, Tuzel, "Least squares binary quantization of neural networks",
+    arXiv 2001.02786.
+    """
+
+    scheme: str = "ls1"
+    k: int = 2
+    granularity: str = "channel"
+    running: str = "eval_only"
+    momentum: float = 0.99
+    subsample: int = 1
+    clamp: float | None = None
+
+    def __post_init__(self):
+        _expect(self.scheme in maths.SCHEMES, f"scheme in {maths.SCHEMES}", self.scheme)
+        whole = isinstance(self.k, int) and 1 <= self.k <= packed.MAX_CODE_BITS
+        _expect(whole, f"whole k in [1, {packed.MAX_CODE_BITS}]", self.k)
+        granularities = ("channel", "tensor")
+        known = self.granularity in granularities
+        _expect(known, f"granularity in {granularities}", self.granularity)
+        _expect(self.running in RUNNING, f"running in {RUNNING}", self.running)
+        _expect(0 <= self.momentum < 1, "momentum in [0, 1)", self.momentum)
+        whole = isinstance(self.subsample, int) and self.subsample >= 1
+        _expect(whole, "whole subsample of at least 1", self.subsample)
+        _expect(self.clamp is None or 0 < self.clamp < np.inf, "clamp above 0", self.clamp)
+
+    @property
+    def planes(self) -> int:
+        """Number of sign planes, which is the number of bits."""
+        return {"ls1": 1, "ls2": 2, "lst": 2, "gf": self.k}[self.scheme]
+
+    def variables(self, site: Site) -> dict[str, VariableSpec]:
+        """Nothing for kernels; the running average and its number of batches for inputs."""
+        if site.role == "kernel":
+            if self.clamp is not None:
+                raise site.error("clamp=None (only inputs are clipped)", self.clamp)
+            return {}
+        different = 1 if self.scheme == "lst" else self.planes
+        return {
+            "scales": VariableSpec((different,), 0.0, trainable=False),
+            "steps": VariableSpec((), 0.0, trainable=False),
+        }
+
+    def quantize(self, x, state: State, site: Site, training: bool = False, seed=None):
+        """Weighted sum of signs; updates the running average of an input in training."""
+        if site.role == "kernel":
+            return maths.binarize(x, self._kernel_planes(x, site)), {}
+        x, updates = self._clipped(x), {}
+        if training:
+            scales = self._solve(maths.rows(x, 0))
+            if self.running != "off":
+                updates = self._averaged(scales, state)
+            if self.running == "train_and_eval":
+                scales = ops.expand_dims(updates["scales"], 0)
+        else:
+            scales = self._inference_scales(x, state)
+        return maths.binarize(x, maths.planes_of(scales, self.scheme, len(x.shape), 0)), updates
+
+    def observe(self, x, state: State, site: Site) -> Updates:
+        """Take the scales of a batch into the running average, whatever `running` says."""
+        if site.role == "kernel":
+            return {}
+        return self._averaged(self._solve(maths.rows(self._clipped(x), 0)), state)
+
+    def observed(self, site: Site) -> list[str]:
+        """The running average, for inputs."""
+        return [] if site.role == "kernel" else ["scales", "steps"]
+
+    def bits(self, state: State, site: Site):
+        """The number of planes; fixed."""
+        return float(self.planes)
+
+    def encode(self, w: np.ndarray, state: State, site: Site) -> packed.PackedTensor:
+        """Signs of the current weights as codes, with scales solved from the same weights.
+
+        Raises:
+            ValueError: NaN or infinity in the weights.
+        """
+        w = np.asarray(w, np.float32)
+        if not np.isfinite(w).all():
+            raise site.error("finite weights", "NaN or infinity")
+        x = ops.convert_to_tensor(w)
+        planes = self._kernel_planes(x, site)
+        signs = [ops.convert_to_numpy(b) for b in maths.sign_bits(x, planes)]
+        scales = np.stack([ops.convert_to_numpy(v).reshape(-1) for v in planes])
+        if self.scheme == "lst":
+            codes = signs[0].astype(np.uint16) + signs[1]
+            zero, origin = np.ones(1, np.int32), np.zeros(1, np.float32)
+            encoding = packed.Uniform(2 * scales[0], zero, origin)
+        else:
+            codes = np.zeros(w.shape, np.uint16)
+            for positive in signs:
+                codes = (codes << 1) | positive
+            encoding = packed.Planes(2 * scales[::-1], -scales.sum(axis=0))
+        bits = np.full(site.channels, self.planes, np.int32)
+        codes = codes.astype(np.uint16)
+        return packed.PackedTensor(site.name, codes, bits, site.channel_axis, encoding)
+
+    def grid(self, state: State, site: Site) -> packed.PlanesGrid:
+        """The running average as a grid.
+
+        Raises:
+            ValueError: no batch was seen yet, or the average is not finite.
+        """
+        scales = np.asarray(state["scales"], np.float32)
+        if not np.asarray(state["steps"]) > 0:
+            raise site.error(
+                "a running average of the input scales (calibrate, or train with "
+                "running='eval_only' or 'train_and_eval')",
+                "no batch seen yet",
+            )
+        if not np.isfinite(scales).all():
+            raise site.error("finite running scales", scales)
+        planes = np.repeat(scales, 2) if self.scheme == "lst" else scales
+        limit = np.inf if self.clamp is None else float(self.clamp)
+        return packed.PlanesGrid(packed.frozen_copy(planes, np.float32), -limit, limit)
+
+    def _kernel_planes(self, x, site: Site) -> list:
+        axis = None if self.granularity == "tensor" else site.channel_axis
+        scales = self._solve(maths.rows(x, axis))
+        return maths.planes_of(scales, self.scheme, len(x.shape), axis)
+
+    def _solve(self, rows):
+        # JAX without its 64-bit mode turns float64 into float32, with a warning on every request;
+        # what becomes of a NumPy array tells without one.
+        widest = ops.dtype(ops.convert_to_tensor(np.zeros((), np.float64)))
+        return maths.solve(rows, self.scheme, self.k, self.subsample, widest)
+
+    def _clipped(self, x):
+        return x if self.clamp is None else maths.clamp(x, self.clamp)
+
+    def _averaged(self, scales, state: State) -> Updates:
+        average, steps = (ops.convert_to_tensor(state[name]) for name in ("scales", "steps"))
+        average, steps = maths.average_scales(average, steps, scales, self.momentum)
+        return {"scales": average, "steps": steps}
+
+    def _inference_scales(self, x, state: State):
+        """The average for every sample once there is one, else the scales of each sample."""
+        rows = maths.rows(x, 0)
+        average = ops.cast(state["scales"], x.dtype)
+        return ops.cond(
+            ops.convert_to_tensor(state["steps"]) > 0,
+            lambda: ops.broadcast_to(average, (ops.shape(rows)[0], average.shape[0])),
+            lambda: ops.cast(self._solve(rows), x.dtype),
+        )
+
+
+def _expect(holds: bool, expected: str, got) -> None:
+    if not holds:
+        raise ValueError(f"LeastSquaresBinary: expected {expected}, got {got!r}")
