@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from keras import ops
 
-from kerasbits.maths.gradients import round_straight_through
+from kerasbits.maths.gradients import exact_straight_through, round_straight_through
 
 WIDTHS = (2, 4, 8, 16, 32)
 """Widths in bits. Gates belong to all but the first."""
@@ -126,10 +126,27 @@ def quantize_gated(x, beta, signed, gates, channel_gate=1.0):
     return channel_gate * (coarse + fine)
 
 
-def select_step(steps: Sequence, bits):
-    """The step of width `bits` out of `grid_steps`; 0 for other widths."""
+def select_width(values: Sequence, bits):
+    """The entry of `values` (one for each of `WIDTHS`) for the scalar tensor `bits`, else 0."""
     # A selection, since computing 2^b is not exact under XLA.
-    return sum(ops.where(ops.equal(bits, b), s, 0.0) for b, s in zip(WIDTHS, steps, strict=True))
+    total = ops.zeros_like(bits)
+    for b, v in zip(WIDTHS, values, strict=True):
+        total = ops.where(ops.equal(bits, b), ops.cast(v, bits.dtype), total)
+    return total
+
+
+def top_code(bits, signed):
+    """Largest code of a grid: `2^(b-1) - 1` if signed, else `2^b - 1`.
+
+    Args:
+        bits: scalar tensor, one of `WIDTHS`.
+        signed: scalar, 0 or 1.
+
+    Returns:
+        Scalar, dtype of `bits`.
+    """
+    half = select_width([2.0 ** (b - 1) for b in WIDTHS], bits)
+    return half - 1 + (1 - ops.cast(signed, half.dtype)) * half
 
 
 def fixed_codes(x, beta, signed, bits):
@@ -147,8 +164,13 @@ def fixed_codes(x, beta, signed, bits):
     Returns:
         `(k, s_b)`: float tensor of codes, shape of `x`, and the step. NaN stays NaN.
     """
-    step = select_step(grid_steps(ops.cast(beta, x.dtype), signed), ops.cast(bits, x.dtype))
-    return round_straight_through(clip_to_range(x, beta, signed) / step), step
+    bits = ops.cast(bits, x.dtype)
+    step = select_width(grid_steps(ops.cast(beta, x.dtype), signed), bits)
+    position = clip_to_range(x, beta, signed) / step
+    # In float32 the rounding of a 16-bit step can exceed the hair that SHRINK leaves.
+    top = top_code(bits, signed)
+    codes = ops.minimum(ops.maximum(ops.round(position), -top), top)
+    return exact_straight_through(position, codes), step
 
 
 def quantize_fixed(x, beta, signed, bits):

@@ -58,6 +58,8 @@ class Site:
         macs: multiply-accumulates per sample of the layer that uses the tensor.
         share: weight of this site in sums over the network, as `Quantizer.share` computed it
             once the whole network was known; 1.0 until then.
+        prunable: whether output channels of the kernel may be dropped. False for depthwise
+            kernels, where an output channel cannot go without an input channel.
     """
 
     name: str = ""
@@ -66,6 +68,7 @@ class Site:
     channel_axis: int | None = -1
     macs: int = 0
     share: float = 1.0
+    prunable: bool = True
 
     @property
     def size(self) -> int:

@@ -176,6 +176,12 @@ def test_partly_open_gate_by_hand():
     assert value(y) == pytest.approx([0.25 * (2 - 0.5 * 0.8)], abs=1e-15)
 
 
+def test_top_codes():
+    for bits in bb.WIDTHS:
+        for signed in (0, 1):
+            assert float(bb.top_code(tensor(bits), signed)) == TOP[signed](bits)
+
+
 def test_effective_bits_stop_at_the_first_closed_gate():
     for bits, gates in GATES.items():
         assert float(bb.effective_bits(tensor(gates))) == bits
@@ -258,6 +264,23 @@ def test_code_range(bits, signed, dtype):
     np.testing.assert_array_equal(codes, np.rint(codes))
     if bits <= 8:
         assert len(np.unique(codes)) == (2**bits - 1 if signed else 2**bits)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_no_range_rounds_out_of_the_codes_in_float32(bits, jit):
+    # The step carries the roundings of up to four divisions, the border leaves two ulps: without
+    # a limit on the codes, one of 200 signed 16-bit ranges goes one code too far.
+    beta = np.exp(np.random.default_rng(20).uniform(-8, 5, 3000)).astype(np.float32)
+
+    def run(beta):
+        codes = [bb.fixed_codes(3 * beta, beta, s, float(bits))[0] for s in (0.0, 1.0)]
+        return codes, bb.quantize_gated(3 * beta, beta, 1.0, tensor(GATES[bits], "float32"))
+
+    (unsigned, signed), gated = tf.function(run, jit_compile=jit)(beta)
+    assert (value(unsigned) == TOP[0](bits)).all()
+    assert (value(signed) == TOP[1](bits)).all()
+    assert (value(gated) < beta).all()
 
 
 @pytest.mark.parametrize("signed", [0, 1])
