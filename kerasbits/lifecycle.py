@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -24,10 +25,11 @@ def calibrate(model, data, steps: int | None = None, batch_size: int = 128) -> N
         batch_size: for arrays.
 
     Raises:
-        ValueError: no batch came, or a batch holds NaN or infinity.
+        ValueError: no batch came, or a batch holds NaN or infinity. The ranges are then as before.
     """
     sites.set_shares(model)
     found = [p for p in sites.places(model, "input") if p.quantizer.observed(p.host.site)]
+    before = [place.host.state() for place in found]
     for place in found:
         place.host.reset(names=place.quantizer.observed(place.host.site))
         place.host.observing = True
@@ -41,6 +43,10 @@ def calibrate(model, data, steps: int | None = None, batch_size: int = 128) -> N
             model(batch, training=False)
         if not count:
             raise ValueError("calibrate: expected at least one batch of data, got none")
+    except BaseException:
+        for place, state in zip(found, before, strict=True):
+            place.host.assign({n: state[n] for n in place.quantizer.observed(place.host.site)})
+        raise
     finally:
         for place in found:
             place.host.observing = False
@@ -76,15 +82,28 @@ def _update(model, compute: Callable[[Place], dict]) -> None:
 
 
 def _slots(model, variables) -> Iterator:
-    """Optimizer variables that belong to `variables`: Keras names them `<path>_<slot>`."""
+    """Optimizer variables that belong to `variables`.
+
+    Keras names them `<path>_<slot>`, where one path may begin another (`range`, `range_unit`), and
+    layers of nested models may share a path. So a slot belongs to the longest path that fits, and
+    slots of one name to the variables of that path in their order.
+    """
     optimizer = getattr(model, "optimizer", None)
-    if optimizer is None or not getattr(optimizer, "built", False):
+    if not variables or optimizer is None or not getattr(optimizer, "built", False):
         return
-    for variable in variables:
-        stem = variable.path.replace("/", "_") + "_"
-        for slot in optimizer.variables:
-            if slot.name.startswith(stem) and slot.shape == variable.shape:
-                yield slot
+    owners = collections.defaultdict(list)
+    for variable in model.trainable_variables:
+        owners[variable.path.replace("/", "_") + "_"].append(variable)
+    wanted = {id(variable) for variable in variables}
+    counts: collections.Counter[str] = collections.Counter()
+    for slot in optimizer.variables:
+        stem = max((s for s in owners if slot.name.startswith(s)), key=len, default=None)
+        if stem is None:
+            continue
+        owner = owners[stem][counts[slot.name] % len(owners[stem])]
+        counts[slot.name] += 1
+        if id(owner) in wanted and slot.shape == owner.shape:
+            yield slot
 
 
 def _batches(data, batch_size: int):

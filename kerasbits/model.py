@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -70,12 +71,38 @@ def quantize_model(
             {**layer.get_config(), "kernel_quantizer": rule.kernel, "input_quantizer": rule.inputs}
         )
 
-    new = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    with _uncompiled(model):
+        new = keras.models.clone_model(model, clone_function=clone, recursive=True)
     if not new.built:
         new.build(model.input_shape)
     _copy_weights(layers, dict(sites.walk(new, is_cloneable)))
     sites.set_shares(new)
     return new
+
+
+@contextlib.contextmanager
+def _uncompiled(model):
+    """Hide from Keras that a model is compiled, as its clones would be compiled like it.
+
+    Keras would build an optimizer for them, before the weights are final, and fails on losses
+    that it cannot serialize.
+    """
+    compiled = [m for m in _models(model) if m.compiled]
+    for m in compiled:
+        m.compiled = False
+    try:
+        yield
+    finally:
+        for m in compiled:
+            m.compiled = True
+
+
+def _models(layer):
+    """A model and the models inside it."""
+    if isinstance(layer, keras.Model):
+        yield layer
+        for child in layer.layers:
+            yield from _models(child)
 
 
 def _check_model(model) -> None:
@@ -97,8 +124,9 @@ def _check_model(model) -> None:
     for path, layer in sites.walk(model):
         for weight in layer.weights:
             if "float" in str(weight.dtype) and not np.isfinite(ops.convert_to_numpy(weight)).all():
-                raise ValueError(f"layer '{path}': expected finite weights, got NaN or inf in "
-                                 f"'{weight.name}'")
+                raise ValueError(
+                    f"layer '{path}': expected finite weights, got NaN or inf in '{weight.name}'"
+                )
 
 
 def is_cloneable(layer) -> bool:
@@ -117,8 +145,10 @@ def _resolved(rule: Rule, where: str) -> Rule:
         raise ValueError(f"{where}: {error}") from None
     for role, quantizer in (("kernel", resolved.kernel), ("input", resolved.inputs)):
         if quantizer is not None and role not in quantizer.roles:
-            raise ValueError(f"{where}: expected a quantizer for the {role}, got {quantizer!r}, "
-                             f"which works on {' and '.join(quantizer.roles)} only")
+            raise ValueError(
+                f"{where}: expected a quantizer for the {role}, got {quantizer!r}, "
+                f"which works on {' and '.join(quantizer.roles)} only"
+            )
     return resolved
 
 
@@ -157,8 +187,9 @@ def is_unsupported(layer) -> bool:
 def _copy_weights(old: dict, new: dict) -> None:
     """Copy by path, then start the quantizers from the copied kernels."""
     if old.keys() != new.keys():
-        raise ValueError(f"expected the same layers after cloning, got {sorted(old)} "
-                         f"and {sorted(new)}")
+        raise ValueError(
+            f"expected the same layers after cloning, got {sorted(old)} and {sorted(new)}"
+        )
     for path, source in old.items():
         target = new[path]
         if type(source) is type(target):

@@ -36,7 +36,6 @@ class Row:
         macs: multiply-accumulates a sample; 0 for float layers, whose cost is not traced.
         bops: `macs * bits * input_bits`.
         bytes: of the kernel in a packed file (codes only; exact once frozen).
-        frozen: whether the bits are whole and final.
     """
 
     name: str

@@ -48,6 +48,25 @@ class QuantizedOp:
         if self.input_host is not None:
             self.input_host.build_at(Site(self.name, "input", tuple(input_shape[1:]), None, macs))
 
+    def add_weight(self, *args, **kwargs):
+        """As in Keras, but weights are read in their own dtype, and cast to the policy's later.
+
+        Under mixed precision the quantizer must see the float32 kernel that `packed_kernel` and
+        exporters see, not a rounded copy, or their codes would differ.
+        """
+        return super().add_weight(*args, **{**kwargs, "autocast": False})
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the layer is trained. A kernel that its quantizer replaces never is."""
+        return super().trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        keras.layers.Layer.trainable.fset(self, value)
+        if self.built and self.kernel_host is not None and self.kernel_quantizer.owns_weight:
+            self.kernel.trainable = False
+
     def call(self, inputs, training=None):
         """The layer's output."""
         training = bool(training)
@@ -58,7 +77,7 @@ class QuantizedOp:
             kernel = self.kernel_host(kernel * 1.0, training=training)
         outputs = self._op(inputs, ops.cast(kernel, self.compute_dtype))
         if self.bias is not None:
-            outputs = ops.add(outputs, self._shaped_bias())
+            outputs = ops.add(outputs, ops.cast(self._shaped_bias(), outputs.dtype))
         return outputs if self.activation is None else self.activation(outputs)
 
     def _shaped_bias(self):
