@@ -1,0 +1,104 @@
+"""Build of kerasbits: two Python packages and one plain C library, `tflite_export/libkerasbits.so`.
+
+The library is no CPython extension: it is loaded by ctypes, or by LiteRT as a delegate. So its
+file name has no interpreter tag and one wheel serves every Python 3 of a platform. Without a C
+compiler the packages install all the same; only running packed layers needs the library.
+"""
+
+import os
+import pathlib
+import platform
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:
+    from wheel.bdist_wheel import bdist_wheel
+
+KERNELS = pathlib.Path("tflite_export", "kernels")
+FLAGS = ["-O3", "-std=c11", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
+FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+FLAGS_OF_FILE = {"gemm_avx2.c": ["-mavx2"] if X86 else []}
+NO_UNDEFINED = [] if platform.system() == "Darwin" else ["-Wl,--no-undefined"]
+
+EXTRAS = {
+    # The CPU-only build exists for x86-64 Linux and Windows; elsewhere the plain one is alike.
+    "export": [
+        "tensorflow-cpu>=2.20; platform_machine == 'x86_64' and sys_platform == 'linux'",
+        "tensorflow>=2.20; platform_machine != 'x86_64' or sys_platform != 'linux'",
+        "ai-edge-litert>=2.0",
+        "flatbuffers",
+    ],
+    "tfmot": ["tensorflow-model-optimization>=0.8", "tf_keras>=2.20"],
+    "examples": ["absl-py", "rich", "pyyaml"],
+    "test": ["pytest", "hypothesis", "ruff", "jax"],
+}
+
+
+class BuildLibrary(build_ext):
+    """Builds a plain shared library, with flags of their own for files of one instruction set."""
+
+    def get_ext_filename(self, fullname):
+        """File name without the tag of the interpreter."""
+        return fullname.replace(".", os.sep) + ".so"
+
+    def get_export_symbols(self, ext):
+        """No module init function."""
+        return []
+
+    def build_extension(self, ext):
+        """Compile each source and link them."""
+        objects = []
+        for source in ext.sources:
+            flags = FLAGS + FLAGS_OF_FILE.get(os.path.basename(source), [])
+            objects += self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                include_dirs=ext.include_dirs,
+                extra_postargs=flags,
+                depends=ext.depends,
+            )
+        self.compiler.link_shared_object(
+            objects,
+            self.get_ext_fullpath(ext.name),
+            libraries=["m"],
+            extra_postargs=NO_UNDEFINED,
+            target_lang="c",
+        )
+
+
+class AnyPythonWheel(bdist_wheel):
+    """Tags the wheel for every Python 3 of the platform."""
+
+    def get_tag(self):
+        """Keep only the platform."""
+        return "py3", "none", super().get_tag()[2]
+
+
+def library() -> Extension:
+    """The C library; `optional` turns a failed build into a warning."""
+    sources = sorted(str(p) for p in KERNELS.glob("*.c"))
+    headers = sorted(str(p) for p in [*KERNELS.glob("*.h"), *KERNELS.glob("*.inc")])
+    name = "tflite_export.libkerasbits"
+    return Extension(name, sources, depends=headers, include_dirs=[str(KERNELS)], optional=True)
+
+
+setup(
+    name="kerasbits",
+    version="0.1.0",
+    description="Learn how many bits each part of a Keras model needs, and export it",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["kerasbits*", "tflite_export*"]),
+    package_data={
+        "tflite_export": ["kernels/*.c", "kernels/*.h", "kernels/*.inc", "kernels/Makefile"]
+    },
+    install_requires=["keras>=3.15", "numpy"],
+    extras_require=EXTRAS,
+    ext_modules=[library()],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel},
+    zip_safe=False,
+)

@@ -1,0 +1,89 @@
+/* The header of a blob as a struct, and access to its sections. See docs/blob_format.md. */
+#ifndef KERASBITS_BLOB_H
+#define KERASBITS_BLOB_H
+
+#include <string.h>
+
+#include "core.h"
+
+enum { KB_DENSE, KB_CONV2D, KB_DEPTHWISE };
+enum { KB_UNIFORM, KB_PLANES, KB_TABLE, KB_FLOATS };
+enum { KB_INPUT_FLOAT, KB_INPUT_UNIFORM, KB_INPUT_TABLE, KB_INPUT_PLANES };
+enum { KB_VALID, KB_SAME, KB_EXPLICIT };
+enum {
+  KB_CHANNEL_BITS,
+  KB_CODES,
+  KB_SCALE,
+  KB_OFFSET,
+  KB_ZERO,
+  KB_LEVELS,
+  KB_MULTIPLIER,
+  KB_BIAS,
+  KB_INPUT_LEVELS,
+  KB_INPUT_BORDERS,
+  KB_SECTIONS
+};
+enum { KB_MAX_BITS = 16, KB_MAX_ZERO = 1 << 24 };
+
+typedef struct {
+  const uint8_t* data;
+  size_t bytes;
+} kb_section;
+
+/* Pairs are (rows, columns). */
+typedef struct {
+  int op, encoding;
+  int64_t out, in, groups, row; /* row: elements of a row, K */
+  int64_t kernel[2], stride[2], dilation[2];
+  int padding;
+  int64_t pad_before[2], pad_after[2];
+  float act_min, act_max;
+  int weight_bits, per_channel, table_length;
+  int input_kind, input_bits, input_signed, input_length;
+  float input_lo, input_hi, input_origin, input_step;
+  int32_t input_zero;
+  kb_section section[KB_SECTIONS];
+  size_t stream_at[KB_MAX_BITS + 1];    /* where the streams of a width start in the codes */
+  size_t stream_bytes[KB_MAX_BITS + 1]; /* bytes of one stream of a width */
+} kb_blob;
+
+/* Check every byte that has a rule, and fill `blob`, which points into `data`. */
+int kb_blob_read(const void* data, size_t bytes, kb_blob* blob, kb_error error);
+
+/* Codes of the row with this rank among the rows of its width. */
+void kb_blob_codes(const kb_blob* blob, int width, int64_t rank, uint16_t* codes);
+
+/* Little-endian loads that need no alignment. */
+static inline uint32_t kb_load_u32(const uint8_t* p) {
+  return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static inline float kb_load_f32(const uint8_t* p) {
+  uint32_t bits = kb_load_u32(p);
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+static inline int32_t kb_load_i32(const uint8_t* p) {
+  uint32_t bits = kb_load_u32(p);
+  int32_t value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+static inline int kb_load_i16(const uint8_t* p) {
+  int value = p[0] | p[1] << 8;
+  return value < 32768 ? value : value - 65536;
+}
+
+/* Element `i` of a section. */
+static inline float kb_blob_f32(const kb_blob* blob, int section, int64_t i) {
+  return kb_load_f32(blob->section[section].data + 4 * i);
+}
+
+static inline int kb_blob_i16(const kb_blob* blob, int section, int64_t i) {
+  return kb_load_i16(blob->section[section].data + 2 * i);
+}
+
+#endif

@@ -1,0 +1,34 @@
+/* One output channel of a blob: what its codes mean. */
+#ifndef KERASBITS_CHANNEL_H
+#define KERASBITS_CHANNEL_H
+
+#include "blob.h"
+
+/* Linear: w = origin + scale * (number - zero). Else, for planes with scales of their own:
+ * w = origin + sum_p plane_scale(p) * bit_p(number). */
+typedef struct {
+  int64_t index; /* output channel */
+  int width;     /* bits of a code; 0 if the channel is dropped */
+  int64_t rank;  /* among the channels of its width */
+  int linear;
+  int planes; /* bits of a number */
+  int top;    /* largest number */
+  double origin, scale;
+  int zero;
+} kb_channel;
+
+/* Describe all channels. Fails if there is no memory. */
+kb_channel* kb_channels(const kb_blob* blob);
+
+/* The numbers of a channel: its codes, or its levels less the smallest level. */
+int kb_channel_numbers(const kb_blob* blob, const kb_channel* channel, uint16_t* numbers,
+                       kb_error error);
+
+/* Value of bit p of a number. */
+double kb_channel_plane_scale(const kb_blob* blob, const kb_channel* channel, int p);
+
+/* The decoded weights, in the float32 arithmetic of the format. `numbers` is scratch memory. */
+int kb_channel_values(const kb_blob* blob, const kb_channel* channel, float* values,
+                      uint16_t* numbers, kb_error error);
+
+#endif

@@ -1,0 +1,89 @@
+/* The public functions. */
+#include "op.h"
+
+#include <stdlib.h>
+
+static double* per_channel(const kb_blob* blob, int section, double otherwise) {
+  double* values = kb_alloc((size_t)blob->out, sizeof *values);
+  int present = blob->section[section].bytes > 0;
+  for (int64_t o = 0; values && o < blob->out; o++)
+    values[o] = present ? (double)kb_blob_f32(blob, section, o) : otherwise;
+  return values;
+}
+
+static int fill(kb_op* op, kb_blob* blob, kb_error error) {
+  if (kb_select_kernels(&op->kernels, error) || kb_input_create(blob, &op->input, error) ||
+      kb_weights_create(blob, &op->input, &op->weights, error))
+    return -1;
+  op->multiplier = per_channel(blob, KB_MULTIPLIER, 1);
+  op->bias = per_channel(blob, KB_BIAS, 0);
+  if (!op->multiplier || !op->bias) return kb_fail(error, "out of memory");
+  for (int64_t i = 0; op->weights.panels && i < blob->groups * KB_FORMS; i++)
+    op->uses[i % KB_FORMS] |= op->weights.panels[i].rows > 0;
+  op->uses[KB_FORM_F32] |= op->weights.depthwise != NULL;
+  memset(blob->section, 0, sizeof blob->section);
+  op->geometry = *blob;
+  return 0;
+}
+
+int kb_op_create(const void* blob, size_t bytes, kb_op** op, char* error, size_t error_size) {
+  kb_error to = {error, error_size};
+  kb_blob parsed;
+  *op = NULL;
+  if (kb_blob_read(blob, bytes, &parsed, to)) return -1;
+  kb_op* made = kb_alloc(1, sizeof *made);
+  if (!made) return kb_fail(to, "out of memory");
+  if (fill(made, &parsed, to)) {
+    kb_op_free(made);
+    return -1;
+  }
+  *op = made;
+  return 0;
+}
+
+int kb_op_output_shape(const kb_op* op, const int32_t* dims, int rank, int32_t* out, int* out_rank,
+                       char* error, size_t error_size) {
+  kb_plan plan;
+  if (kb_plan_shape(op, dims, rank, &plan, (kb_error){error, error_size})) return -1;
+  memcpy(out, plan.dims, (size_t)rank * sizeof *out);
+  *out_rank = rank;
+  return 0;
+}
+
+static int reserve(kb_op* op, const int32_t* dims, int rank, kb_plan* plan, kb_error error) {
+  if (kb_plan_shape(op, dims, rank, plan, error) || kb_plan_memory(op, plan, error)) return -1;
+  if (plan->bytes <= op->scratch_bytes) return 0;
+  free(op->scratch);
+  op->scratch_bytes = 0;
+  op->scratch = kb_alloc(1, plan->bytes);
+  if (!op->scratch) return kb_fail(error, "out of memory: %zu bytes of scratch", plan->bytes);
+  op->scratch_bytes = plan->bytes;
+  return 0;
+}
+
+int kb_op_reserve(kb_op* op, const int32_t* dims, int rank, char* error, size_t error_size) {
+  kb_plan plan;
+  return reserve(op, dims, rank, &plan, (kb_error){error, error_size});
+}
+
+int kb_op_run(kb_op* op, const float* x, const int32_t* dims, int rank, float* y, char* error,
+              size_t error_size) {
+  kb_plan plan;
+  if (reserve(op, dims, rank, &plan, (kb_error){error, error_size})) return -1;
+  kb_execute(op, &plan, x, y);
+  return 0;
+}
+
+void kb_op_input_codes(const kb_op* op, const float* x, size_t count, uint16_t* codes) {
+  kb_input_codes(&op->input, x, count, codes);
+}
+
+void kb_op_free(kb_op* op) {
+  if (!op) return;
+  kb_input_destroy(&op->input);
+  kb_weights_destroy(&op->weights);
+  free(op->multiplier);
+  free(op->bias);
+  free(op->scratch);
+  free(op);
+}

@@ -1,0 +1,132 @@
+/* Shapes and scratch memory. All sizes come from outside, so every product is checked. */
+#include "op.h"
+
+static int64_t channels_in(const kb_op* op) { return op->geometry.in * op->geometry.groups; }
+
+/* Output size and leading padding of one axis; -1 if the kernel does not fit. */
+static int64_t output_size(const kb_blob* layer, int axis, int64_t in, int64_t* pad) {
+  const int64_t stride = layer->stride[axis];
+  const int64_t reach = (layer->kernel[axis] - 1) * layer->dilation[axis] + 1;
+  *pad = layer->pad_before[axis];
+  if (layer->padding == KB_SAME) {
+    int64_t out = (in + stride - 1) / stride;
+    int64_t total = (out - 1) * stride + reach - in;
+    *pad = total > 0 ? total / 2 : 0;
+    return out;
+  }
+  int64_t padded = in + layer->pad_before[axis] + layer->pad_after[axis];
+  return padded < reach ? -1 : (padded - reach) / stride + 1;
+}
+
+static int dense_shape(const kb_op* op, const int32_t* dims, int rank, kb_plan* plan,
+                       kb_error error) {
+  if (rank < 1 || rank > KB_MAX_RANK || dims[rank - 1] != op->geometry.in)
+    return kb_fail(error, "dense: expected an input of rank 1 to %d with %lld channels, got rank %d"
+                   " with %d", KB_MAX_RANK, (long long)op->geometry.in, rank,
+                   rank > 0 && rank <= KB_MAX_RANK ? dims[rank - 1] : -1);
+  int64_t rows = 1;
+  for (int i = 0; i < rank - 1; i++) {
+    plan->dims[i] = dims[i];
+    if (__builtin_mul_overflow(rows, (int64_t)dims[i], &rows))
+      return kb_fail(error, "dense: expected fewer than 2^63 rows, got more");
+  }
+  plan->images = 1;
+  plan->window.in[0] = plan->window.out[0] = 1;
+  plan->window.in[1] = plan->window.out[1] = rows;
+  return 0;
+}
+
+static int conv_shape(const kb_op* op, const int32_t* dims, int rank, kb_plan* plan,
+                      kb_error error) {
+  if (rank != 4 || dims[3] != channels_in(op))
+    return kb_fail(error, "convolution: expected an NHWC input with %lld channels, got rank %d with"
+                   " %d", (long long)channels_in(op), rank, rank > 0 ? dims[rank - 1] : -1);
+  plan->images = plan->dims[0] = dims[0];
+  for (int axis = 0; axis < 2; axis++) {
+    int64_t in = plan->window.in[axis] = dims[axis + 1];
+    int64_t out = output_size(&op->geometry, axis, in, &plan->window.pad[axis]);
+    if (out < 0 || out > INT32_MAX)
+      return kb_fail(error, "convolution: expected an input that the kernel of %lld fits into, got "
+                     "%lld", (long long)op->geometry.kernel[axis], (long long)in);
+    plan->window.out[axis] = out;
+    plan->dims[axis + 1] = (int32_t)out;
+  }
+  return 0;
+}
+
+int kb_plan_shape(const kb_op* op, const int32_t* dims, int rank, kb_plan* plan, kb_error error) {
+  *plan = (kb_plan){.rank = rank};
+  for (int i = 0; i < rank && i < KB_MAX_RANK; i++) {
+    if (dims[i] < 0) return kb_fail(error, "expected no negative axis, got %d", dims[i]);
+  }
+  kb_window* window = &plan->window;
+  for (int axis = 0; axis < 2; axis++) {
+    window->kernel[axis] = op->geometry.kernel[axis];
+    window->stride[axis] = op->geometry.stride[axis];
+    window->dilation[axis] = op->geometry.dilation[axis];
+  }
+  int dense = op->geometry.op == KB_DENSE;
+  if ((dense ? dense_shape : conv_shape)(op, dims, rank, plan, error)) return -1;
+  plan->dims[rank - 1] = (int32_t)op->geometry.out;
+  int64_t in = 0, out = 0, all = 0;
+  if (__builtin_mul_overflow(window->in[0], window->in[1], &plan->in_pixels) ||
+      __builtin_mul_overflow(window->out[0], window->out[1], &plan->out_pixels) ||
+      __builtin_mul_overflow(plan->in_pixels, channels_in(op), &in) ||
+      __builtin_mul_overflow(plan->out_pixels, op->geometry.out, &out) ||
+      __builtin_mul_overflow(in > out ? in : out, plan->images, &all) || all > INT64_MAX / 8)
+    return kb_fail(error, "expected tensors of fewer than 2^60 elements, got more");
+  int point = window->kernel[0] * window->kernel[1] == 1 &&
+              window->stride[0] * window->stride[1] == 1;
+  plan->direct = point && plan->in_pixels == plan->out_pixels && !window->pad[0] && !window->pad[1];
+  return 0;
+}
+
+/* Room for count x size bytes, on a 64-byte border. */
+static int place(kb_plan* plan, int64_t count, size_t size, size_t* at) {
+  size_t bytes;
+  *at = plan->bytes;
+  return __builtin_mul_overflow((size_t)count, size, &bytes) || bytes > SIZE_MAX / 4 ||
+         __builtin_add_overflow(plan->bytes, (bytes + 63) / 64 * 64, &plan->bytes);
+}
+
+static size_t whole_chunks(size_t bytes) { return (bytes + KB_CHUNK - 1) / KB_CHUNK * KB_CHUNK; }
+
+/* As many output pixels as keep patches and results in the second-level cache. */
+static int64_t block_of(const kb_op* op, const kb_plan* plan, size_t widest) {
+  enum { kPatchBytes = 128 << 10, kResults = 32 << 10, kLeast = 8, kMost = 256 };
+  int64_t block = widest ? (int64_t)(kPatchBytes / widest) : kMost;
+  if (block > kResults / op->geometry.out) block = kResults / op->geometry.out;
+  if (block > kMost) block = kMost;
+  if (block < kLeast) block = kLeast;
+  return block < plan->out_pixels ? block : plan->out_pixels;
+}
+
+int kb_plan_memory(const kb_op* op, kb_plan* plan, kb_error error) {
+  const kb_blob* layer = &op->geometry;
+  const int64_t taps = layer->kernel[0] * layer->kernel[1];
+  int failed = 0;
+  size_t widest = 0;
+  for (int form = 0; form < KB_FORMS; form++) {
+    if (!op->uses[form]) continue;
+    int64_t channels = layer->op == KB_DEPTHWISE ? channels_in(op) : layer->in;
+    size_t pixel = kb_input_pixel_bytes((kb_form)form, (size_t)channels), patch;
+    failed |= __builtin_mul_overflow(pixel, (size_t)taps, &patch) || patch > SIZE_MAX / 4;
+    plan->stride[form] = whole_chunks(patch);
+    plan->pixel_bytes[form] = plan->direct ? plan->stride[form] : pixel;
+    int64_t images = kb_input_terms(&op->input, (kb_form)form), count;
+    if (layer->op != KB_DEPTHWISE) images *= layer->groups;
+    failed |= __builtin_mul_overflow(images, plan->in_pixels, &count);
+    failed |= place(plan, count, plan->pixel_bytes[form], &plan->image[form]);
+    if (plan->stride[form] > widest) widest = plan->stride[form];
+  }
+  if (layer->op == KB_DEPTHWISE) widest = 0;
+  plan->block = block_of(op, plan, widest);
+  failed |= place(plan, channels_in(op), sizeof(uint16_t), &plan->codes);
+  failed |= place(plan, plan->direct ? 0 : plan->block, widest, &plan->columns);
+  failed |= place(plan, plan->block * KB_TILE_F32, sizeof(int32_t), &plan->sums);
+  failed |= place(plan, plan->block * KB_TILE_F32, sizeof(double), &plan->totals);
+  failed |= place(plan, plan->block * layer->groups, sizeof(double), &plan->input_sums);
+  failed |= place(plan, plan->block * layer->out, sizeof(double), &plan->results);
+  failed |= place(plan, layer->out, sizeof(double), &plan->borders);
+  return failed ? kb_fail(error, "expected less scratch memory than the address space") : 0;
+}

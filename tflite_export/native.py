@@ -1,0 +1,140 @@
+"""The C library through ctypes: run one packed layer from its blob."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import pathlib
+
+import numpy as np
+
+_MAX_RANK = 8
+_ERROR_BYTES = 256
+
+
+def library_path() -> pathlib.Path:
+    """Where the C library is, which is also the delegate that LiteRT loads.
+
+    Raises:
+        FileNotFoundError: if it was not built; the message says how to build it.
+    """
+    path = pathlib.Path(__file__).with_name("libkerasbits.so")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected the C library of kerasbits at {path}, found none; build it with "
+            "`python setup.py build_ext --inplace`, or reinstall with a C compiler (gcc or clang)"
+        )
+    return path
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(library_path()))
+    text, dims = ctypes.c_char_p, ctypes.POINTER(ctypes.c_int32)
+    error = (text, ctypes.c_size_t)
+    floats = ctypes.c_void_p
+    library.kb_isa.restype = text
+    library.kb_op_create.argtypes = (
+        text,
+        ctypes.c_size_t,
+        ctypes.POINTER(ctypes.c_void_p),
+        *error,
+    )
+    rank = (dims, ctypes.c_int)
+    out_rank = ctypes.POINTER(ctypes.c_int)
+    library.kb_op_output_shape.argtypes = (ctypes.c_void_p, *rank, dims, out_rank, *error)
+    library.kb_op_reserve.argtypes = (ctypes.c_void_p, *rank, *error)
+    library.kb_op_run.argtypes = (ctypes.c_void_p, floats, *rank, floats, *error)
+    library.kb_op_input_codes.argtypes = (
+        ctypes.c_void_p,
+        floats,
+        ctypes.c_size_t,
+        ctypes.c_void_p,
+    )
+    library.kb_op_input_codes.restype = None
+    library.kb_op_free.argtypes = (ctypes.c_void_p,)
+    library.kb_op_free.restype = None
+    return library
+
+
+def isa() -> str:
+    """Instruction set in use, such as "avx2"; the variable KERASBITS_ISA forces one."""
+    return _library().kb_isa().decode()
+
+
+class NativeOp:
+    """One packed layer, run by the C library. Not for use in two threads at once.
+
+    Args:
+        blob: bytes as `tflite_export.blob.write_blob` makes them.
+
+    Raises:
+        ValueError: if the blob is broken, in the words of the C library.
+
+    Example:
+        >>> with NativeOp(write_blob(layer)) as op:
+        ...     y = op.run(x)
+    """
+
+    def __init__(self, blob: bytes):
+        self._handle = ctypes.c_void_p()
+        self._check("kb_op_create", bytes(blob), len(blob), ctypes.byref(self._handle))
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the output for an input of `shape`."""
+        out, rank = (ctypes.c_int32 * _MAX_RANK)(), ctypes.c_int()
+        self._call("kb_op_output_shape", *_dims(shape), out, ctypes.byref(rank))
+        return tuple(out[: rank.value])
+
+    def reserve(self, shape: tuple[int, ...]) -> None:
+        """Allocate what `run` needs for inputs of `shape`."""
+        self._call("kb_op_reserve", *_dims(shape))
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """`y = layer(x)`; float32, dense `[..., in]`, convolutions NHWC."""
+        x = np.ascontiguousarray(x, np.float32)
+        y = np.empty(self.output_shape(x.shape), np.float32)
+        self._call("kb_op_run", x.ctypes.data, *_dims(x.shape), y.ctypes.data)
+        return y
+
+    def input_codes(self, x: np.ndarray) -> np.ndarray:
+        """Codes of `x` under the input grid, uint16 of the same shape (0 for a float grid)."""
+        x = np.ascontiguousarray(x, np.float32)
+        codes = np.empty(x.shape, np.uint16)
+        _library().kb_op_input_codes(self._open(), x.ctypes.data, x.size, codes.ctypes.data)
+        return codes
+
+    def close(self) -> None:
+        """Release the memory of the op."""
+        handle, self._handle = self._handle, None
+        if handle:
+            _library().kb_op_free(handle)
+
+    def __enter__(self) -> NativeOp:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            self.close()
+
+    def _open(self) -> ctypes.c_void_p:
+        if self._handle is None:
+            raise ValueError("expected an open NativeOp, got one that is closed")
+        return self._handle
+
+    def _call(self, function: str, *arguments) -> None:
+        self._check(function, self._open(), *arguments)
+
+    def _check(self, function: str, *arguments) -> None:
+        message = ctypes.create_string_buffer(_ERROR_BYTES)
+        if getattr(_library(), function)(*arguments, message, _ERROR_BYTES):
+            raise ValueError(message.value.decode())
+
+
+def _dims(shape: tuple[int, ...]):
+    if len(shape) > _MAX_RANK or max(shape, default=0) >= 2**31:
+        raise ValueError(f"expected at most {_MAX_RANK} axes below 2**31, got {shape}")
+    return (ctypes.c_int32 * max(1, len(shape)))(*shape), len(shape)
