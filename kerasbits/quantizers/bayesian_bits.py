@@ -53,6 +53,8 @@ class BayesianBits(Quantizer):
         max_bits: wider gates stay closed; one of 2, 4, 8, 16, 32.
         min_bits: gates up to this width stay open. `min_bits == max_bits` learns only pruning.
         signed: True, False, or None to follow the data.
+        init: "magnitude" starts the range at `max|x|`; "official" at `max(x)` like the authors'
+            code, which clips larger negative values.
         phi: initial parameter of all gates. The paper starts at 6, where a sample is 1 with
             probability 0.99 and most steps give the gate no gradient. At 3 that is 0.80, and
             the gate is closed at -0.94.
@@ -83,6 +85,7 @@ class BayesianBits(Quantizer):
     max_bits: int = 32
     min_bits: int = 2
     signed: bool | None = None
+    init: str = "magnitude"
     phi: float = 3.0
     rate: float = 8.0
     cutoff: float | None = -2.0
@@ -102,6 +105,7 @@ class BayesianBits(Quantizer):
                 f"{name}: expected min_bits <= max_bits, got {self.min_bits} > {self.max_bits}"
             )
         check_choice(name, "signed", self.signed, (None, True, False))
+        check_choice(name, "init", self.init, ("magnitude", "official"))
         check_number(name, "phi", self.phi)
         check_number(name, "rate", self.rate)
         if self.rate <= 0 or math.frexp(self.rate)[0] != 0.5:
@@ -124,6 +128,8 @@ class BayesianBits(Quantizer):
             "phi": VariableSpec((gates,), self.phi, rate=self.rate),
             "fixed_bits": VariableSpec((), NOT_FROZEN, trainable=False),
         }
+        if self.init == "official" and site.role == "kernel":
+            specs["range_unit"] = ranges.range_variables(site, signed=False)["range_unit"]
         if self.prune and site.role == "kernel" and site.prunable:
             channels = (site.channels,)
             specs["phi_prune"] = VariableSpec(channels, self.phi, rate=self.rate)
@@ -146,17 +152,15 @@ class BayesianBits(Quantizer):
         wide = ops.cast(x, "float32")
         gates, mask = self._sample(state, site, seed) if training else self._infer(state)
         beta = ranges.current_range(state)
-        y = ops.cond(
-            _is_fixed(state),
-            lambda: self._quantize_fixed(wide, beta, state, site),
-            lambda: maths.quantize_gated(
-                wide, beta, state["signed"], gates, ranges.along_channels(mask, site)
-            ),
+        gated = maths.quantize_gated(
+            wide, beta, state["signed"], gates, ranges.along_channels(mask, site)
         )
+        # Not `cond`: this fuses under XLA, and graphs without XLA warn of the gradient of `cond`.
+        y = ops.where(_is_fixed(state), self._quantize_fixed(wide, beta, state, site), gated)
         return ops.cast(y, x.dtype), {}
 
     def _quantize_fixed(self, x, beta, state: State, site: Site):
-        # Before freezing any width will do: graphs trace this branch without taking it.
+        # Before freezing the result is not used, but must have finite gradients.
         bits = ops.maximum(_float32(state["fixed_bits"]), float(maths.WIDTHS[0]))
         signed = state["signed"]
         y = ops.where(
@@ -226,8 +230,13 @@ class BayesianBits(Quantizer):
         return bits * ops.where(_is_fixed(state), _float32(state["fixed_mask"]), mask)
 
     def observe(self, x, state: State, site: Site) -> Updates:
-        """Running largest magnitude and sign of an input."""
-        return ranges.observe_range(x, state, self.signed) if site.role == "input" else {}
+        """Running largest magnitude (or value, see `init`) and sign of an input."""
+        if site.role != "input":
+            return {}
+        updates = ranges.observe_range(x, state, self.signed)
+        if self.init == "official":
+            updates = {**ranges.observe_range(x, state, False), "signed": updates["signed"]}
+        return updates
 
     def observed(self, site: Site) -> list[str]:
         """The range of an input."""

@@ -68,7 +68,7 @@ def input_at(bits, x, **config):
     "quantizer",
     [
         BayesianBits(),
-        BayesianBits(0.5, "const", False, 8, 4, True, 6.0, 1.0, None, False, False),
+        BayesianBits(0.5, "const", False, 8, 4, True, "official", 6.0, 1.0, None, False, False),
     ],
 )
 def test_config_round_trip(quantizer):
@@ -82,8 +82,9 @@ def test_config_round_trip(quantizer):
     ("field", "wrong"),
     [
         ("strength", -1.0), ("strength", float("nan")), ("cost", "macs"), ("prune", 1),
-        ("max_bits", 6), ("min_bits", 0), ("signed", 1), ("phi", float("inf")), ("rate", 3.0),
-        ("rate", 0.0), ("rate", -2.0), ("cutoff", "no"), ("keep_one", None), ("noise", 0),
+        ("max_bits", 6), ("min_bits", 0), ("signed", 1), ("init", "max"), ("phi", float("inf")),
+        ("rate", 3.0), ("rate", 0.0), ("rate", -2.0), ("cutoff", "no"), ("keep_one", None),
+        ("noise", 0),
     ],
 )  # fmt: skip
 def test_wrong_fields(field, wrong):
@@ -118,6 +119,20 @@ def test_kernel_range_starts_at_its_largest_magnitude():
     assert float(ranges.current_range(state)) == 2.0
     assert state["signed"] == 1
     assert start(BayesianBits(), site, abs(w))["signed"] == 0
+
+
+def test_official_start_is_the_largest_value():
+    quantizer = BayesianBits(init="official")
+    w = np.array([[0.5, -2.0], [1.0, 0.25]], np.float32)
+    site = Site(shape=w.shape)
+    for values, beta in ((w, 1.0), (-abs(w), 1.0)):  # nothing positive: 1, as for zeros
+        state = start(quantizer, site, values)
+        assert float(ranges.current_range(state)) == beta
+        assert state["signed"] == 1
+    quantizer, state = input_at(8, w, init="official")
+    assert (state["range_unit"], state["signed"], state["seen"]) == (1, 1, 1)
+    quantizer, state = input_at(8, -abs(w), init="official")
+    assert state["seen"] == 0  # no range can be told from nothing positive
 
 
 # Inference.
