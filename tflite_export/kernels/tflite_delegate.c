@@ -1,0 +1,215 @@
+/* External delegate for TFLite and LiteRT: claims our custom nodes and runs each with a kb_op.
+ *
+ * A node has a float input, the blob as a constant uint8 tensor, and a float output. The delegate
+ * keeps no state, so it may serve several interpreters. */
+#include <stdlib.h>
+
+#include "op.h"
+#include "tflite_abi.h"
+
+enum { kErrorBytes = 256 };
+
+static const char* const kNames[] = {
+    [KB_DENSE] = "KerasbitsDense",
+    [KB_CONV2D] = "KerasbitsConv2D",
+    [KB_DEPTHWISE] = "KerasbitsDepthwiseConv2D",
+};
+
+typedef struct {
+  kb_op* op;
+  const char* name;
+  int input, output;
+} kb_node_state;
+
+/* Index in kNames of a custom node, -1 for other nodes. */
+static int kind_of(const kb_tfl_registration* registration) {
+  if (registration->builtin_code != KB_TFL_CUSTOM || !registration->custom_name) return -1;
+  for (int i = 0; i < (int)(sizeof kNames / sizeof *kNames); i++) {
+    if (!strcmp(registration->custom_name, kNames[i])) return i;
+  }
+  return -1;
+}
+
+static kb_tfl_tensor* tensor_at(kb_tfl_context* context, const kb_tfl_ints* indices, int i) {
+  int index = indices->data[i];
+  return index >= 0 && (size_t)index < context->tensors_size ? &context->tensors[index] : NULL;
+}
+
+/* Fill the state from the node that is being replaced; NULL or a reason why not. */
+static const char* load_node(kb_tfl_context* context, int index, kb_node_state* state, char* text) {
+  kb_tfl_node* node;
+  kb_tfl_registration* registration;
+  if (context->get_node(context, index, &node, &registration) != KB_TFL_OK)
+    return "expected a node, got none";
+  int kind = kind_of(registration);
+  if (kind < 0) return "expected one of our nodes, got another";
+  state->name = kNames[kind];
+  if (node->inputs->size != 2 || node->outputs->size != 1)
+    return "expected 2 inputs and 1 output, got another count";
+  kb_tfl_tensor* blob = tensor_at(context, node->inputs, 1);
+  if (!blob || !tensor_at(context, node->inputs, 0) || !tensor_at(context, node->outputs, 0))
+    return "expected tensors as inputs and output, got a missing one";
+  if (blob->allocation_type != KB_TFL_READ_ONLY || !blob->data || blob->type != KB_TFL_UINT8)
+    return "expected a constant uint8 blob as second input, got another tensor";
+  state->input = node->inputs->data[0];
+  state->output = node->outputs->data[0];
+  if (kb_op_create(blob->data, blob->bytes, &state->op, text, kErrorBytes)) return text;
+  if (state->op->geometry.op != kind) return "expected a blob of this kind of layer, got another";
+  return NULL;
+}
+
+static void free_node(kb_tfl_context* context, void* user_data) {
+  (void)context;
+  kb_node_state* state = user_data;
+  if (state) kb_op_free(state->op);
+  free(state);
+}
+
+static void* init_node(kb_tfl_context* context, const char* buffer, size_t length) {
+  (void)length;
+  const kb_tfl_delegate_params* params = (const void*)buffer;
+  kb_node_state* state = calloc(1, sizeof *state);
+  if (!state) return NULL;
+  char text[kErrorBytes];
+  const char* reason = params->nodes_to_replace->size == 1
+                           ? load_node(context, params->nodes_to_replace->data[0], state, text)
+                           : "expected one node, got several";
+  if (!reason) return state;
+  context->report_error(context, "%s: %s", state->name ? state->name : "kerasbits", reason);
+  free_node(context, state);
+  return NULL; /* prepare will fail */
+}
+
+static kb_tfl_status resize_output(kb_tfl_context* context, kb_tfl_tensor* tensor,
+                                   const int32_t* dims, int rank) {
+  kb_tfl_ints* shape = malloc(sizeof *shape + (size_t)rank * sizeof *shape->data);
+  if (!shape) return KB_TFL_ERROR;
+  shape->size = rank;
+  for (int i = 0; i < rank; i++) shape->data[i] = dims[i];
+  return context->resize_tensor(context, tensor, shape); /* takes ownership of the shape */
+}
+
+static kb_tfl_status prepare_node(kb_tfl_context* context, kb_tfl_node* node) {
+  const kb_node_state* state = node->user_data;
+  if (!state) return KB_TFL_ERROR; /* init has told why */
+  kb_tfl_tensor* input = &context->tensors[state->input];
+  kb_tfl_tensor* output = &context->tensors[state->output];
+  if (input->type != KB_TFL_FLOAT32 || output->type != KB_TFL_FLOAT32) {
+    context->report_error(context, "%s: expected float32 input and output, got types %d and %d",
+                          state->name, (int)input->type, (int)output->type);
+    return KB_TFL_ERROR;
+  }
+  char text[kErrorBytes];
+  int32_t dims[KB_MAX_RANK];
+  int rank;
+  const int32_t* in = input->dims->data;
+  if (kb_op_output_shape(state->op, in, input->dims->size, dims, &rank, text, sizeof text) ||
+      kb_op_reserve(state->op, in, input->dims->size, text, sizeof text)) {
+    context->report_error(context, "%s: %s", state->name, text);
+    return KB_TFL_ERROR;
+  }
+  return resize_output(context, output, dims, rank);
+}
+
+static kb_tfl_status invoke_node(kb_tfl_context* context, kb_tfl_node* node) {
+  const kb_node_state* state = node->user_data;
+  const kb_tfl_tensor* input = &context->tensors[state->input];
+  kb_tfl_tensor* output = &context->tensors[state->output];
+  char text[kErrorBytes];
+  if (!kb_op_run(state->op, input->data, input->dims->data, input->dims->size, output->data, text,
+                 sizeof text))
+    return KB_TFL_OK;
+  context->report_error(context, "%s: %s", state->name, text);
+  return KB_TFL_ERROR;
+}
+
+/* Whether the runtime's structs look as we declared them. */
+static int abi_matches(const kb_tfl_context* context) {
+  enum { kLooked = 64 };
+  size_t count = context->tensors_size < kLooked ? context->tensors_size : kLooked;
+  if (!context->tensors) return 0;
+  for (size_t i = 0; i < count; i++) {
+    const kb_tfl_tensor* tensor = &context->tensors[i];
+    if (tensor->type < 0 || tensor->type > KB_TFL_LAST_TYPE || tensor->allocation_type < 0 ||
+        tensor->allocation_type > KB_TFL_LAST_ALLOCATION)
+      return 0;
+    if (tensor->type != KB_TFL_FLOAT32 || tensor->allocation_type != KB_TFL_READ_ONLY) continue;
+    size_t bytes = sizeof(float);
+    for (int d = 0; tensor->dims && d < tensor->dims->size; d++)
+      bytes *= (size_t)tensor->dims->data[d];
+    if (tensor->dims && bytes != tensor->bytes) return 0;
+  }
+  return 1;
+}
+
+/* Claim one node. A call of its own for each: in one call for all the runtime would merge
+ * neighbours and leave the tensor between them without memory. */
+static kb_tfl_status claim(kb_tfl_context* context, kb_tfl_delegate* delegate, int node) {
+  kb_tfl_registration registration = {.init = init_node,
+                                      .free = free_node,
+                                      .prepare = prepare_node,
+                                      .invoke = invoke_node,
+                                      .custom_name = "KerasbitsDelegate",
+                                      .version = 1};
+  kb_tfl_ints* nodes = malloc(sizeof *nodes + sizeof *nodes->data);
+  if (!nodes) return KB_TFL_ERROR;
+  nodes->size = 1;
+  nodes->data[0] = node;
+  kb_tfl_status status = context->replace_nodes(context, registration, nodes, delegate);
+  free(nodes);
+  return status;
+}
+
+/* Indices of our nodes, on the heap: the plan itself changes while we claim. */
+static kb_tfl_ints* find_nodes(kb_tfl_context* context) {
+  kb_tfl_ints* plan;
+  if (context->get_execution_plan(context, &plan) != KB_TFL_OK) return NULL;
+  kb_tfl_ints* found = malloc(sizeof *found + (size_t)plan->size * sizeof *found->data);
+  if (!found) return NULL;
+  found->size = 0;
+  for (int i = 0; i < plan->size; i++) {
+    kb_tfl_node* node;
+    kb_tfl_registration* registration;
+    if (context->get_node(context, plan->data[i], &node, &registration) == KB_TFL_OK &&
+        kind_of(registration) >= 0)
+      found->data[found->size++] = plan->data[i];
+  }
+  return found;
+}
+
+static kb_tfl_status prepare_delegate(kb_tfl_context* context, kb_tfl_delegate* delegate) {
+  if (!abi_matches(context)) {
+    context->report_error(context, "kerasbits: expected the tensor layout of TFLite 2.3 or later, "
+                                   "got another; this runtime is not supported");
+    return KB_TFL_DELEGATE_ERROR;
+  }
+  kb_tfl_ints* nodes = find_nodes(context);
+  if (!nodes) return KB_TFL_DELEGATE_ERROR;
+  kb_tfl_status status = KB_TFL_OK;
+  for (int i = 0; i < nodes->size && status == KB_TFL_OK; i++)
+    status = claim(context, delegate, nodes->data[i]);
+  free(nodes);
+  return status;
+}
+
+KB_API void* tflite_plugin_create_delegate(char** keys, char** values, size_t count,
+                                           void (*report_error)(const char*));
+KB_API void tflite_plugin_destroy_delegate(void* delegate);
+
+void* tflite_plugin_create_delegate(char** keys, char** values, size_t count,
+                                    void (*report_error)(const char*)) {
+  (void)values;
+  if (count) {
+    char text[kErrorBytes];
+    kb_fail((kb_error){text, sizeof text}, "kerasbits: expected no option, got %s", keys[0]);
+    if (report_error) report_error(text);
+    return NULL;
+  }
+  kb_tfl_delegate* delegate = calloc(1, sizeof *delegate);
+  if (!delegate) return NULL;
+  delegate->prepare = prepare_delegate;
+  delegate->flags = KB_TFL_ALLOW_DYNAMIC;
+  return delegate;
+}
+
+void tflite_plugin_destroy_delegate(void* delegate) { free(delegate); }
