@@ -449,6 +449,7 @@ def test_input_grid_rounds_as_the_forward_pass(bits, sign):
     assert codes.max() == (2**bits - 2 if sign else 2**bits - 1)
     assert grid.zero == codes[-1] == (2 ** (bits - 1) - 1 if sign else 0)
     assert grid.bits == float(quantizer.bits(state, INPUT)) == bits
+    assert grid.lo == (-grid.hi if sign else 0)
     # Inputs far outside are not near a border between codes.
     assert grid.border_distance(np.array([9.0])) >= 0.49 * grid.step
 
