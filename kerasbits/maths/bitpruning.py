@@ -109,7 +109,7 @@ def quantize_whole(v, bits, lo, hi, whole_zero: bool = False):
 
     Formula: `lo + step * code`; with `whole_zero` `step * (code - zero_point)`.
 
-    Reference: arXiv 2002.03090, section 3.
+    Reference: arXiv 2002.03090, integer bitlengths.
     """
     code, step = codes(v, bits, lo, hi, whole_zero), step_size(bits, lo, hi)
     if whole_zero:
@@ -136,7 +136,7 @@ def quantize(v, n, lo, hi, max_bits: int = 16, whole_zero: bool = False):
     Returns:
         Tensor like `v`.
 
-    Reference: arXiv 2002.03090, section 3.
+    Reference: arXiv 2002.03090, non-integer bitlengths.
     """
     lo, hi = ops.stop_gradient(lo), ops.stop_gradient(hi)
     b, alpha = split_bits(effective_bits(n, max_bits), max_bits)
@@ -169,6 +169,6 @@ def regularizer(n, importance, strength, max_bits: int):
         strength: accuracy against bits, at least 0.
         max_bits: longest bitlength.
 
-    Reference: arXiv 2002.03090, section 3.1.
+    Reference: arXiv 2002.03090, regularizer.
     """
     return strength * ops.sum(importance * effective_bits(n, max_bits))

@@ -20,7 +20,13 @@ from kerasbits.quantizers.base import (
     Updates,
     VariableSpec,
 )
-from kerasbits.quantizers.checks import check_choice, check_number, check_whole, finite_kernel
+from kerasbits.quantizers.checks import (
+    check_choice,
+    check_number,
+    check_rate,
+    check_whole,
+    finite_kernel,
+)
 from kerasbits.quantizers.ranges import along_channels, check_observed
 
 DECAY = 0.99
@@ -85,9 +91,7 @@ class BitPruning(Quantizer):
         check_choice("BitPruning", "range_mode", self.range_mode, ("ema", "batch", "fixed"))
         check_choice("BitPruning", "rounding", self.rounding, ("ceil", "round"))
         check_choice("BitPruning", "zero_point", self.zero_point, ("real", "integer"))
-        check_number("BitPruning", "rate", self.rate)
-        if self.rate <= 0 or math.frexp(self.rate)[0] != 0.5:
-            raise ValueError(f"BitPruning: expected rate to be a power of two, got {self.rate!r}")
+        check_rate("BitPruning", self.rate)
 
     def variables(self, site: Site) -> dict[str, VariableSpec]:
         """`bits`, `fixed_bits`, and for inputs with a stored range `lo`, `hi`, `seen`.

@@ -39,6 +39,13 @@ def check_whole(method: str, field: str, value: Any, low: int, high: int) -> Non
         )
 
 
+def check_rate(method: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a power of two, which hosts can divide by exactly."""
+    check_number(method, "rate", value)
+    if value <= 0 or math.frexp(value)[0] != 0.5:
+        raise ValueError(f"{method}: expected rate to be a power of two, got {value!r}")
+
+
 def finite_kernel(w: Any, site: Site) -> np.ndarray:
     """The kernel as float32, or a ValueError that names the layer if it holds NaN or infinity."""
     w = np.asarray(w, np.float32)
