@@ -56,9 +56,12 @@ def adjust(model) -> None:
     """Drop what became empty between epochs (BSQ: empty bit planes), exactly.
 
     The optimizer's memory of variables that were rewritten is set to zero, because it refers
-    to values that are no longer there.
+    to values that are no longer there. Nothing is changed unless every quantizer can adjust.
+
+    Raises:
+        ValueError: NaN or infinity in the state of a quantizer, naming the layer.
     """
-    _update(model, lambda p: p.quantizer.adjust(p.host.state(), p.host.site))
+    _update(model, lambda p: p.quantizer.adjust(sites.finite_state(p.host), p.host.site))
 
 
 def freeze(model) -> None:
@@ -67,9 +70,9 @@ def freeze(model) -> None:
     Weights and ranges can be trained on. Nothing is changed unless every quantizer can freeze.
 
     Raises:
-        ValueError: a state that cannot be frozen (NaN), naming the layer.
+        ValueError: NaN or infinity in the state of a quantizer, naming the layer.
     """
-    _update(model, lambda p: p.quantizer.freeze(p.host.state(), p.host.site))
+    _update(model, lambda p: p.quantizer.freeze(sites.finite_state(p.host), p.host.site))
 
 
 def _update(model, compute: Callable[[Place], dict]) -> None:

@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from kerasbits.quantizers.base import Quantizer
 
 
@@ -74,6 +76,20 @@ def places(model, role: str | None = None) -> Iterator[Place]:
         for found, host in getattr(layer, "hosts", {}).items():
             if host.site is not None and role in (None, found):
                 yield Place(path, found, layer, host)
+
+
+def finite_state(host) -> dict[str, np.ndarray]:
+    """The state of a host.
+
+    Raises:
+        ValueError: NaN or infinity in it, naming the layer: whole numbers must never be made of
+            a training that diverged.
+    """
+    state = host.state()
+    for name, value in state.items():
+        if not np.isfinite(value).all():
+            raise host.site.error(f"finite values in '{name}'", "NaN or infinity")
+    return state
 
 
 def set_shares(model) -> None:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasbits import quantizers
+from kerasbits import quantizers, sites
 from kerasbits.layers.quantizer_layer import QuantizerLayer
 from kerasbits.packed import FloatGrid, InputGrid, PackedTensor
 from kerasbits.quantizers.base import Site
@@ -103,7 +103,7 @@ class QuantizedOp:
             return None
         host = self.kernel_host
         kernel = np.asarray(ops.convert_to_numpy(self.kernel), np.float32)
-        return host.quantizer.encode(kernel, host.state(), host.site)
+        return host.quantizer.encode(kernel, sites.finite_state(host), host.site)
 
     def quantized_kernel(self) -> np.ndarray:
         """The kernel that inference uses, float32."""
@@ -120,7 +120,7 @@ class QuantizedOp:
         if self.input_host is None:
             return FloatGrid()
         host = self.input_host
-        return host.quantizer.grid(host.state(), host.site)
+        return host.quantizer.grid(sites.finite_state(host), host.site)
 
     def plain_layer(self) -> keras.layers.Layer:
         """A new float layer of the same configuration, without quantizers."""

@@ -1,0 +1,419 @@
+"""The laws every quantizer obeys. A new method adds its entries to CASES, and nothing else."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+from quantizer_states import initial_state, updated
+
+from kerasbits import packed
+from kerasbits.quantizers import (
+    BSQ,
+    APoT,
+    BayesianBits,
+    BitPruning,
+    LeastSquaresBinary,
+    Site,
+    Uniform,
+)
+
+KERNEL, INPUT, BOTH = ("kernel",), ("input",), ("kernel", "input")
+CASES = [
+    (Uniform(), BOTH),
+    (Uniform(4, "channel"), KERNEL),
+    (Uniform(1, signed=False), BOTH),
+    (Uniform(2, signed=True), BOTH),
+    (Uniform(16), BOTH),
+    (BitPruning(), BOTH),
+    (BitPruning(3.4, granularity="channel", cost="macs"), KERNEL),
+    (BitPruning(2.5, rounding="round", zero_point="integer"), BOTH),
+    (BitPruning(5.5, cost="footprint", range_mode="fixed", max_bits=6), BOTH),
+    (LeastSquaresBinary(), BOTH),
+    (LeastSquaresBinary("ls2", granularity="tensor", running="train_and_eval"), BOTH),
+    (LeastSquaresBinary("lst", momentum=0.5), BOTH),
+    (LeastSquaresBinary("gf", k=3, subsample=2), BOTH),
+    (LeastSquaresBinary("gf", k=4, clamp=2.0), INPUT),
+    (BSQ(), KERNEL),
+    (BSQ(bits=2, max_bits=3, strength=0.1), KERNEL),
+    (BSQ(bits=7, max_bits=7, clamp_forward=True), KERNEL),
+    (APoT(), BOTH),
+    (APoT(bits=2), BOTH),
+    (APoT(bits=3), BOTH),
+    (BayesianBits(), BOTH),
+    (BayesianBits(max_bits=8, noise=False), BOTH),
+    (BayesianBits(prune=False, cost="const", signed=True, cutoff=None), BOTH),
+    (BayesianBits(min_bits=4, max_bits=4), BOTH),
+]
+
+RNG = np.random.default_rng(0)
+WEIGHTS = {
+    "conv": RNG.normal(0, 0.2, (3, 3, 2, 5)).astype(np.float32),
+    "dense": RNG.normal(0.1, 1, (7, 4)).astype(np.float32),
+    "positive": np.abs(RNG.normal(0, 1, (6, 3))).astype(np.float32),
+    "single": np.float32([[0.7]]),
+}
+INPUTS = {
+    "signed": RNG.normal(0, 2, (64, 6)).astype(np.float32),
+    "relu": np.maximum(RNG.normal(0, 1, (64, 6)), 0).astype(np.float32),
+}
+
+
+def label(case):
+    """`Uniform(bits=8)` without the fields that have their default."""
+    changed = [
+        f"{f.name}={getattr(case, f.name)}"
+        for f in dataclasses.fields(case)
+        if getattr(case, f.name) != f.default
+    ]
+    return f"{type(case).__name__}({','.join(changed)})"
+
+
+QUANTIZERS = [pytest.param(q, id=label(q)) for q, _ in CASES]
+KERNEL_CASES = [
+    pytest.param(q, shape, stage, id=f"{label(q)}-{shape}-{stage}")
+    for q, roles in CASES
+    if "kernel" in roles
+    for shape in WEIGHTS
+    for stage in ("initial", "scattered")
+]
+INPUT_CASES = [
+    pytest.param(q, data, stage, id=f"{label(q)}-{data}-{stage}")
+    for q, roles in CASES
+    if "input" in roles
+    for data in INPUTS
+    for stage in ("initial", "scattered")
+]
+
+
+def site_of(role, data):
+    if role == "kernel":
+        return Site("block/fc", "kernel", data.shape, -1, macs=data.size, share=0.25)
+    return Site("block/fc", "input", data.shape[1:], None, macs=24, share=0.25)
+
+
+def scattered(quantizer, site, state, spread=0.7):
+    """Trainable state far from where it started, as training might leave it; shapes all reached."""
+    rng = np.random.default_rng(7)
+    state = dict(state)
+    for name, spec in quantizer.variables(site).items():
+        if spec.trainable:
+            value = state[name]
+            move = (
+                rng.normal(0, spread * np.maximum(1, np.abs(value)), value.shape) * spec.rate**0.5
+            )
+            low = -np.inf if spec.min is None else spec.min
+            high = np.inf if spec.max is None else spec.max
+            state[name] = np.clip(value + move, low, high).astype(np.float32)
+    return state
+
+
+def prepared(quantizer, role, data, stage):
+    """Site and state of the stage, inputs having seen a batch."""
+    site = site_of(role, data)
+    state = initial_state(quantizer, site, data)
+    if role == "input":
+        state = updated(state, quantizer.observe(ops.convert_to_tensor(data), state, site))
+    if stage == "scattered":
+        state = scattered(quantizer, site, state)
+    return site, state
+
+
+def frozen(quantizer, site, state):
+    return updated(state, quantizer.freeze(state, site))
+
+
+def run(quantizer, x, state, site, mode="eager", **kwargs):
+    """`quantize` as NumPy, eagerly, in a graph or compiled; updates too."""
+    tensors = {name: tf.constant(value) for name, value in state.items()}
+
+    def step(x, state):
+        return quantizer.quantize(x, state, site, **kwargs)
+
+    if mode != "eager":
+        step = tf.function(step, jit_compile=mode == "jit")
+    y, updates = step(tf.constant(x), tensors)
+    return y.numpy(), {name: np.asarray(value) for name, value in updates.items()}
+
+
+def ulps(values, axis=None):
+    """Spacing of float32 at the top level."""
+    return np.spacing(np.max(np.abs(values), axis=axis, keepdims=True).astype(np.float32))
+
+
+def whole_tensor_close(got, want, count):
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=0, atol=count * float(ulps(want).max()))
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_config_survives_json(quantizer):
+    config = keras.saving.serialize_keras_object(quantizer)
+    again = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)))
+    assert again == quantizer
+    assert type(again) is type(quantizer)
+    assert config["registered_name"] == f"kerasbits>{type(quantizer).__name__}"
+
+
+@pytest.mark.parametrize(
+    ("method", "field"),
+    [
+        pytest.param(method, field, id=f"{method.__name__}.{field.name}")
+        for method in dict.fromkeys(type(q) for q, _ in CASES)
+        for field in dataclasses.fields(method)
+    ],
+)
+def test_senseless_fields_are_refused_by_name(method, field):
+    number = isinstance(field.default, float | int) and not isinstance(field.default, bool)
+    for value in ("nonsense", float("nan"), [], *([float("inf"), True] if number else [])):
+        with pytest.raises(ValueError, match=f"{method.__name__}: expected .*{field.name}"):
+            method(**{field.name: value})
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_quantizers_are_values(quantizer):
+    assert hash(quantizer) == hash(dataclasses.replace(quantizer))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(quantizer, dataclasses.fields(quantizer)[0].name, 0)
+
+
+@pytest.mark.parametrize("shape", WEIGHTS)
+@pytest.mark.parametrize("quantizer", [q for q, roles in CASES if "kernel" in roles], ids=label)
+def test_declared_variables(quantizer, shape):
+    site = site_of("kernel", WEIGHTS[shape])
+    state = initial_state(quantizer, site, WEIGHTS[shape])
+    for name, spec in quantizer.variables(site).items():
+        assert np.isfinite(state[name]).all(), name
+        assert spec.min is None or (state[name] >= spec.min).all(), name
+        assert spec.max is None or (state[name] <= spec.max).all(), name
+        # A power of two, so that the stored value is exact.
+        assert np.frexp(spec.rate)[0] == 0.5, name
+        assert spec.trainable or spec.rate == 1, name
+
+
+@pytest.mark.parametrize(("quantizer", "shape", "stage"), KERNEL_CASES)
+def test_codes_are_what_inference_uses(quantizer, shape, stage):
+    w = WEIGHTS[shape]
+    site, state = prepared(quantizer, "kernel", w, stage)
+    state = frozen(quantizer, site, state)
+    pack = quantizer.encode(w, state, site)
+    decoded = pack.decode()
+    assert pack.name == site.name
+    assert pack.shape == w.shape
+    assert decoded.dtype == np.float32
+    for mode in ("eager", "jit") if shape == "conv" else ("eager",):
+        y, _ = run(quantizer, w, state, site, mode)
+        # Codes are equal, as a step is far above 4 ulp; products may be rounded in another order.
+        channels = tuple(range(w.ndim - 1))
+        assert (np.abs(decoded - y) <= 4 * ulps(y, channels)).all(), mode
+
+
+@pytest.mark.parametrize(("quantizer", "shape", "stage"), KERNEL_CASES)
+def test_packed_bits(quantizer, shape, stage):
+    w = WEIGHTS[shape]
+    site, state = prepared(quantizer, "kernel", w, stage)
+    state = frozen(quantizer, site, state)
+    pack = quantizer.encode(w, state, site)
+    widths = np.asarray(quantizer.widths(state, site))
+    np.testing.assert_array_equal(np.broadcast_to(widths, site.channels), pack.bits)
+    assert np.issubdtype(pack.bits.dtype, np.integer)
+    if isinstance(pack.encoding, packed.Floats):
+        assert pack.codes.size == 0
+        return
+    assert ((pack.bits >= 0) & (pack.bits <= packed.MAX_CODE_BITS)).all()
+    assert pack.codes.dtype == np.uint16
+    assert (pack.codes < 2**pack.bits).all()  # so dropped channels have codes 0
+    if isinstance(pack.encoding, packed.Table | packed.Planes):
+        assert len(set(pack.bits) - {0}) <= 1
+    if isinstance(pack.encoding, packed.Table):
+        assert len(pack.encoding.levels) <= 2 ** pack.bits.max()
+    if isinstance(pack.encoding, packed.Planes):
+        assert len(pack.encoding.plane_scale) == pack.bits.max()
+
+
+@pytest.mark.parametrize(("quantizer", "data", "stage"), INPUT_CASES)
+def test_input_grid_is_what_inference_uses(quantizer, data, stage):
+    x = INPUTS[data]
+    site, state = prepared(quantizer, "input", x, stage)
+    state = frozen(quantizer, site, state)
+    grid = quantizer.grid(state, site)
+    assert float(quantizer.widths(state, site)) == grid.bits
+    for mode in ("eager", "jit") if data == "signed" else ("eager",):
+        y, _ = run(quantizer, x, state, site, mode)
+        if isinstance(grid, packed.FloatGrid):
+            np.testing.assert_array_equal(y, np.clip(x, np.float32(grid.lo), np.float32(grid.hi)))
+            continue
+        codes = grid.codes(x)
+        assert codes.dtype == np.uint16
+        assert (codes < 2**grid.bits).all()
+        # On a border the last bit decides, and the compiler may round it otherwise.
+        clear = grid.border_distance(x) > 1e-6 * np.abs(x).max()
+        assert clear.mean() > 0.4
+        values = grid.values(codes)
+        assert values.dtype == np.float32
+        whole_tensor_close(np.where(clear, values, 0), np.where(clear, y, 0), 4)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "role", "data"),
+    [
+        pytest.param(q, role, data, id=f"{label(q)}-{role}")
+        for q, roles in CASES
+        for role, data in (("kernel", WEIGHTS["conv"]), ("input", INPUTS["signed"]))
+        if role in roles
+    ],
+)
+class TestState:
+    """Laws of the state, for each quantizer and role."""
+
+    @pytest.mark.parametrize("stage", ["initial", "scattered"])
+    def test_freeze(self, quantizer, role, data, stage):
+        site, state = prepared(quantizer, role, data, stage)
+        adjusted = updated(state, quantizer.adjust(state, site))
+        for start in (state, adjusted):
+            once = frozen(quantizer, site, start)
+            twice = frozen(quantizer, site, once)
+            for name in once:
+                np.testing.assert_array_equal(once[name], twice[name], err_msg=name)
+            widths = np.asarray(quantizer.widths(once, site))
+            np.testing.assert_array_equal(widths, np.round(widths))
+            # A frozen quantizer has nothing left to drop.
+            for name, value in quantizer.adjust(once, site).items():
+                np.testing.assert_array_equal(once[name], value, err_msg=name)
+
+    @pytest.mark.parametrize("stage", ["initial", "scattered"])
+    def test_bits_stay_when_the_trained_state_moves_on(self, quantizer, role, data, stage):
+        site, state = prepared(quantizer, role, data, stage)
+        state = frozen(quantizer, site, state)
+        widths = np.asarray(quantizer.widths(state, site))
+        moved = scattered(quantizer, site, state, spread=1.5)
+        np.testing.assert_array_equal(np.asarray(quantizer.widths(moved, site)), widths)
+        again = frozen(quantizer, site, moved)
+        np.testing.assert_array_equal(np.asarray(quantizer.widths(again, site)), widths)
+
+    def test_loss_is_silent_once_frozen(self, quantizer, role, data):
+        site, state = prepared(quantizer, role, data, "scattered")
+        for now in (state, frozen(quantizer, site, state)):
+            tensors = {name: tf.constant(value) for name, value in now.items()}
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                loss = quantizer.loss(tensors, site)
+                if loss is None:
+                    return
+                loss = loss * 1.0
+            assert loss.shape == ()
+            assert np.isfinite(loss)
+            gradients = [g for g in tape.gradient(loss, tensors).values() if g is not None]
+            if now is state:
+                assert loss > 0
+                start = quantizer.loss(prepared(quantizer, role, data, "initial")[1], site)
+                assert any(np.any(g) for g in gradients) == (float(loss) != float(start))
+            else:
+                assert loss == 0
+                assert not any(np.any(g) for g in gradients)
+
+    def test_strength_scales_the_loss(self, quantizer, role, data):
+        site, state = prepared(quantizer, role, data, "initial")
+        if not hasattr(quantizer, "strength"):
+            assert quantizer.loss(state, site) is None
+            return
+        double = dataclasses.replace(quantizer, strength=2 * quantizer.strength)
+        once, twice = (float(q.loss(state, site)) for q in (quantizer, double))
+        assert twice == pytest.approx(2 * once, rel=1e-6)
+
+    @pytest.mark.parametrize(("mode", "training"), [("graph", True), ("jit", True), ("jit", False)])
+    def test_graph_and_jit_equal_eager(self, quantizer, role, data, training, mode):
+        site, state = prepared(quantizer, role, data, "initial")
+        kwargs = {"training": training, "seed": 3}
+        got, other = run(quantizer, data, state, site, mode, **kwargs)
+        if training and quantizer.stochastic and getattr(quantizer, "noise", True):
+            assert np.isfinite(got).all()  # compiled random numbers are others
+            return
+        want, updates = run(quantizer, data, state, site, **kwargs)
+        # Sums of interpolated grids round a few times more than a single grid. Scales that are
+        # solved from the batch may carry a value that lies on a border across it.
+        close = np.abs(got - want) <= 8 * ulps(want)
+        assert close.mean() > 0.95 if training and role == "input" else close.all()
+        assert other.keys() == updates.keys()
+        for name in updates:
+            np.testing.assert_allclose(other[name], updates[name], rtol=1e-5, err_msg=name)
+
+    def test_gradients_are_finite_and_reach_what_is_trained(self, quantizer, role, data):
+        site, state = prepared(quantizer, role, data, "initial")
+        x = tf.constant(data)
+        tensors = {name: tf.constant(value) for name, value in state.items()}
+        g = tf.constant(np.random.default_rng(5).normal(size=data.shape).astype(np.float32))
+        with tf.GradientTape() as tape:
+            tape.watch([x, tensors])
+            y, _ = quantizer.quantize(x, tensors, site, training=True, seed=1)
+            total = tf.reduce_sum(g * y)
+        dx, ds = tape.gradient(total, [x, tensors])
+        if quantizer.owns_weight:
+            assert dx is None
+        else:
+            assert np.isfinite(dx).all()
+            assert np.any(dx)
+        for name, spec in quantizer.variables(site).items():
+            if spec.trainable and ds[name] is not None:
+                assert np.isfinite(ds[name]).all(), name
+
+    def test_updates_are_of_untrained_variables(self, quantizer, role, data):
+        """JAX forbids assigning trained variables in a forward pass."""
+        site, state = prepared(quantizer, role, data, "initial")
+        specs = quantizer.variables(site)
+        start = initial_state(quantizer, site, data)  # an input that has seen nothing
+        for begin in (state, start):
+            tensors = {name: ops.convert_to_tensor(value) for name, value in begin.items()}
+            _, updates = quantizer.apply(
+                ops.convert_to_tensor(data), tensors, site, training=True, seed=2
+            )
+            updated(begin, updates)  # names and shapes are declared
+            assert all(not specs[name].trainable for name in updates)
+            quiet = quantizer.apply(ops.convert_to_tensor(data), tensors, site, training=False)[1]
+            assert quiet == {}
+
+    def test_observed_state(self, quantizer, role, data):
+        site, state = prepared(quantizer, role, data, "initial")
+        names = quantizer.observed(site)
+        assert set(quantizer.observe(ops.convert_to_tensor(data), state, site)) == set(names)
+        assert role == "input" or not names
+        assert all(not quantizer.variables(site)[name].trainable for name in names)
+
+    def test_share(self, quantizer, role, data):
+        site = site_of(role, data)
+        other = dataclasses.replace(site, name="other", macs=3 * site.macs)
+        for sites in ([site], [site, other], [dataclasses.replace(site, macs=0)]):
+            shares = [quantizer.share(s, sites) for s in sites]
+            assert all(np.isfinite(share) and share >= 0 for share in shares)
+            assert max(shares) > 0
+
+    def test_nan_is_refused(self, quantizer, role, data):
+        site, state = prepared(quantizer, role, data, "initial")
+        state = frozen(quantizer, site, state)
+        if role == "kernel" and not quantizer.owns_weight:
+            for bad in (np.nan, np.inf):
+                w = data.copy()
+                w.flat[3] = bad
+                with pytest.raises(
+                    ValueError, match=r"layer 'block/fc', kernel: expected .*finite"
+                ):
+                    quantizer.encode(w, state, site)
+        elif role == "kernel":
+            broken = {name: np.full_like(value, np.nan) for name, value in state.items()}
+            with pytest.raises(ValueError, match=r"layer 'block/fc', kernel: expected .*finite"):
+                quantizer.encode(data, broken, site)
+        elif quantizer.observed(site):
+            unseen = initial_state(quantizer, site)
+            with pytest.raises(ValueError, match="layer 'block/fc', input: expected"):
+                quantizer.grid(frozen(quantizer, site, unseen), site)
+
+
+@pytest.mark.parametrize(("quantizer", "roles"), [pytest.param(*c, id=label(c[0])) for c in CASES])
+def test_roles_are_enforced(quantizer, roles):
+    assert set(roles) <= set(quantizer.roles)
+    if quantizer.roles == KERNEL:
+        with pytest.raises(ValueError, match="layer 'block/fc', input: expected"):
+            quantizer.variables(site_of("input", INPUTS["relu"]))
