@@ -92,14 +92,14 @@ class NativeOp:
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """`y = layer(x)`; float32, dense `[..., in]`, convolutions NHWC."""
-        x = np.ascontiguousarray(x, np.float32)
+        x = np.asarray(x, np.float32, order="C")
         y = np.empty(self.output_shape(x.shape), np.float32)
         self._call("kb_op_run", x.ctypes.data, *_dims(x.shape), y.ctypes.data)
         return y
 
     def input_codes(self, x: np.ndarray) -> np.ndarray:
         """Codes of `x` under the input grid, uint16 of the same shape (0 for a float grid)."""
-        x = np.ascontiguousarray(x, np.float32)
+        x = np.asarray(x, np.float32, order="C")
         codes = np.empty(x.shape, np.uint16)
         _library().kb_op_input_codes(self._open(), x.ctypes.data, x.size, codes.ctypes.data)
         return codes

@@ -1,0 +1,136 @@
+/* Blobs written by hand in C, so that the C tests need no Python. */
+#ifndef KERASBITS_BLOBS_FOR_TESTS_H
+#define KERASBITS_BLOBS_FOR_TESTS_H
+
+#include <stdint.h>
+#include <string.h>
+
+enum { BLOB_ROOM = 2048 };
+
+typedef struct {
+  uint8_t data[BLOB_ROOM];
+  size_t bytes;
+} test_blob;
+
+static void put_u32(uint8_t* p, uint32_t value) {
+  for (int i = 0; i < 4; i++) p[i] = (uint8_t)(value >> 8 * i);
+}
+
+static void put_f32(uint8_t* p, float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  put_u32(p, bits);
+}
+
+/* Bit by bit, unlike the table of the library. */
+static uint32_t test_crc32(const uint8_t* p, size_t bytes) {
+  uint32_t crc = ~0u;
+  for (size_t i = 0; i < bytes; i++) {
+    crc ^= p[i];
+    for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
+  }
+  return ~crc;
+}
+
+static void seal(uint8_t* p, size_t bytes) {
+  put_u32(p + 12, 0);
+  put_u32(p + 12, test_crc32(p, bytes));
+}
+
+static void add_section(test_blob* blob, int index, const void* data, size_t bytes) {
+  put_u32(blob->data + 112 + 8 * index, (uint32_t)blob->bytes);
+  put_u32(blob->data + 116 + 8 * index, (uint32_t)bytes);
+  memcpy(blob->data + blob->bytes, data, bytes);
+  blob->bytes += (bytes + 63) / 64 * 64;
+}
+
+static void add_floats(test_blob* blob, int index, int count, float first) {
+  uint8_t data[256];
+  for (int i = 0; i < count; i++) put_f32(data + 4 * i, first + 0.25f * (float)i);
+  add_section(blob, index, data, 4 * (size_t)count);
+}
+
+/* O outputs of `width` bits, a kernel of kh x kw x in. */
+static void start(test_blob* blob, int op, int encoding, int out, const int* kernel, int width) {
+  memset(blob, 0, sizeof *blob);
+  blob->bytes = 256;
+  uint8_t* p = blob->data;
+  memcpy(p, "KBIT\x01", 5);
+  p[6] = (uint8_t)op;
+  p[7] = (uint8_t)encoding;
+  put_u32(p + 16, (uint32_t)out);
+  for (int i = 0; i < 3; i++) put_u32(p + 20 + 4 * i, (uint32_t)kernel[i]);
+  put_u32(p + 32, op == 2 ? (uint32_t)out : 1);
+  for (int at = 36; at < 52; at += 4) put_u32(p + at, 1);
+  put_u32(p + 52, op ? 1 : 0);
+  put_f32(p + 72, -100.0f);
+  put_f32(p + 76, 100.0f);
+  p[80] = (uint8_t)width;
+  uint8_t bits[64], codes[512];
+  memset(bits, width, sizeof bits);
+  for (size_t i = 0; i < sizeof codes; i++) codes[i] = (uint8_t)(37 * i + 11);
+  int row = kernel[0] * kernel[1] * kernel[2], count = row * out;
+  size_t stream = (size_t)(count + 63) / 64 * 8;
+  for (int plane = 0; plane < width && width <= 16; plane++) {
+    for (int i = count; i < (int)stream * 8; i++)
+      codes[(size_t)plane * stream + (size_t)i / 8] &= (uint8_t)~(1u << i % 8);
+  }
+  add_section(blob, 0, bits, (size_t)out);
+  if (width <= 16)
+    add_section(blob, 1, codes, stream * (size_t)width);
+  else
+    add_floats(blob, 1, count, -1.0f);
+}
+
+static void set_input(test_blob* blob, int kind, int bits, int length) {
+  uint8_t* p = blob->data;
+  p[84] = (uint8_t)kind;
+  p[85] = (uint8_t)bits;
+  p[108] = (uint8_t)length;
+  put_f32(p + 88, -2.0f);
+  put_f32(p + 92, 2.0f);
+  put_f32(p + 96, kind == 2 ? 1.5f : 0.125f);
+  put_f32(p + 100, 0.0625f);
+}
+
+static void finish(test_blob* blob) {
+  put_u32(blob->data + 8, (uint32_t)blob->bytes);
+  seal(blob->data, blob->bytes);
+}
+
+enum { TEST_BLOBS = 4 };
+
+static void make_test_blob(int which, test_blob* blob) {
+  static const int kernels[TEST_BLOBS][3] = {{1, 1, 19}, {3, 2, 4}, {2, 2, 3}, {3, 3, 1}};
+  if (which == 0) { /* dense, uniform weights of 3 bits without a zero, uniform inputs */
+    start(blob, 0, 0, 5, kernels[0], 3);
+    add_floats(blob, 2, 1, 0.5f);
+    add_floats(blob, 3, 1, 0.1f);
+    add_section(blob, 4, "\3\0\0\0", 4);
+    add_floats(blob, 6, 5, -0.5f);
+    add_floats(blob, 7, 5, 1.0f);
+    set_input(blob, 1, 8, 0);
+  } else if (which == 1) { /* convolution, table of 4 levels, table of 3 inputs */
+    start(blob, 1, 2, 5, kernels[1], 2);
+    blob->data[82] = 4;
+    add_floats(blob, 2, 1, 0.5f);
+    add_section(blob, 5, "\xFF\xFF\0\0\1\0\5\0", 8);
+    add_section(blob, 8, "\0\0\1\0\4\0", 6);
+    add_floats(blob, 9, 2, 0.25f);
+    set_input(blob, 2, 3, 3);
+    blob->data[86] = 1;
+  } else if (which == 2) { /* convolution, 2 planes with scales per channel, 2 planes of inputs */
+    start(blob, 1, 1, 3, kernels[2], 2);
+    blob->data[81] = 1;
+    add_floats(blob, 2, 6, 0.3f);
+    add_floats(blob, 3, 3, -0.2f);
+    add_floats(blob, 9, 2, 0.4f);
+    set_input(blob, 3, 2, 2);
+  } else { /* depthwise, floats */
+    start(blob, 2, 3, 4, kernels[3], 32);
+    set_input(blob, 0, 32, 0);
+  }
+  finish(blob);
+}
+
+#endif

@@ -1,0 +1,114 @@
+"""The C tests under sanitizers, and the two readers of blobs against each other."""
+
+import itertools
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from kernels.layers_for_tests import ENCODINGS, GRIDS, random_layer
+
+from tflite_export import blob_header, native
+from tflite_export.blob import read_blob, write_blob
+from tflite_export.native import NativeOp
+
+KERNELS = pathlib.Path(native.__file__).parent / "kernels"
+SHAPES = {"dense": (9, 4), "conv2d": (2, 3, 3, 4), "depthwise_conv2d": (3, 3, 3, 1)}
+
+
+def blobs():
+    """One blob for each encoding and each grid, over all kinds of layers."""
+    rng = np.random.default_rng(0)
+    kinds = itertools.cycle(SHAPES.items())
+    for i in range(max(len(ENCODINGS), len(GRIDS))):
+        op, shape = next(kinds)
+        encoding, grid = ENCODINGS[i % len(ENCODINGS)], GRIDS[i % len(GRIDS)]
+        window = {} if op == "dense" else {"padding": ("same", "valid", ((1, 2), (0, 1)))[i % 3]}
+        yield write_blob(random_layer(rng, op, shape, encoding, grid, **window))
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
+def test_kernels_and_blobs_under_sanitizers(tmp_path):
+    command = ["make", "-s", "-j2", "-C", str(KERNELS), "check", f"BUILD={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    kernels = (KERNELS / "kernels.inc").read_text().count("\nKB_KERNEL(")
+    if "avx2" in native.isa():
+        assert done.stdout.count(" ok\n") == kernels + 1
+    paths = []
+    for i, blob in enumerate(itertools.islice(blobs(), 0, None, 3)):
+        paths.append(tmp_path / f"{i}.blob")
+        paths[-1].write_bytes(blob)
+    done = subprocess.run([tmp_path / "test_blob", *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def accepted(reader, blob):
+    try:
+        reader(blob)
+        return True
+    except ValueError as error:
+        message = str(error)
+    assert "expected" in message
+    return False
+
+
+def reseal(blob):
+    struct.pack_into("<I", blob, 12, blob_header.checksum(bytes(blob)))
+    return bytes(blob)
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
+def test_both_readers_refuse_the_same(mask):
+    """Bytes changed one at a time, with the checksum made right again."""
+    refused = 0
+    for blob in blobs():
+        for at in itertools.chain(range(192), range(192, len(blob), 11)):
+            changed = bytearray(blob)
+            changed[at] ^= mask
+            changed = reseal(changed)
+            native_too = accepted(lambda b: NativeOp(b).close(), changed)
+            assert accepted(read_blob, changed) == native_too, f"byte {at}"
+            refused += not native_too
+    assert refused > 300
+
+
+def test_truncated_and_flipped_blobs_are_refused():
+    for blob in blobs():
+        for size in range(0, len(blob), 61):
+            assert not accepted(NativeOp, blob[:size])
+        for at in range(0, len(blob), 17):
+            broken = bytearray(blob)
+            broken[at] ^= 0x40
+            assert not accepted(NativeOp, bytes(broken))
+
+
+def test_the_library_needs_only_libc_and_libm():
+    if not sys.platform.startswith("linux") or not shutil.which("readelf"):
+        pytest.skip("needs readelf")
+    path = str(native.library_path())
+    listing = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True)
+    needed = [
+        line.split("[")[1].rstrip("]") for line in listing.stdout.splitlines() if "NEEDED" in line
+    ]
+    assert set(needed) <= {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2"}
+
+
+def test_only_one_object_holds_avx2_code(tmp_path):
+    if not shutil.which("objdump") or not shutil.which("gcc"):
+        pytest.skip("needs gcc and objdump")
+    subprocess.run(
+        ["make", "-s", "-j2", "-C", str(KERNELS), "library", f"BUILD={tmp_path}"], check=True
+    )
+    for path in tmp_path.glob("*.o"):
+        code = subprocess.run(["objdump", "-d", path], capture_output=True, text=True, check=True)
+        assert ("ymm" in code.stdout) == (path.name == "gemm_avx2.o"), path.name
+
+
+def test_a_missing_library_is_explained(monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    with pytest.raises(FileNotFoundError, match="build_ext --inplace"):
+        native.library_path()
