@@ -11,8 +11,12 @@ from keras import ops
 from kerasbits import packed
 from kerasbits.maths import least_squares as maths
 from kerasbits.quantizers.base import Quantizer, Site, State, Updates, VariableSpec
+from kerasbits.quantizers.checks import check_choice, check_number, check_whole, finite_kernel
 
 RUNNING = ("eval_only", "train_and_eval", "off")
+
+SMALLEST_CLAMP = 1e-6
+"""A clamp has to leave something of the input."""
 
 
 @keras.saving.register_keras_serializable(package="kerasbits")
@@ -44,7 +48,7 @@ class LeastSquaresBinary(Quantizer):
         running: running average of the scales of an input. "eval_only": used in inference;
             "train_and_eval": used in training too, after the update; "off": neither updated nor
             used in training; inference uses it if calibration filled it.
-        momentum: weight of the past in the running average, in [0, 1).
+        momentum: weight of the past in the running average, in [0, 1]; 1 keeps the first batch.
         subsample: solve on every n-th element only: faster, less exact. The paper's code has 3.
         clamp: inputs are first clipped to `[-clamp, clamp]`; None does not clip. The paper has
             2 to 3.
@@ -69,17 +73,15 @@ class LeastSquaresBinary(Quantizer):
     clamp: float | None = None
 
     def __post_init__(self):
-        _expect(self.scheme in maths.SCHEMES, f"scheme in {maths.SCHEMES}", self.scheme)
-        whole = isinstance(self.k, int) and 1 <= self.k <= packed.MAX_CODE_BITS
-        _expect(whole, f"whole k in [1, {packed.MAX_CODE_BITS}]", self.k)
-        granularities = ("channel", "tensor")
-        known = self.granularity in granularities
-        _expect(known, f"granularity in {granularities}", self.granularity)
-        _expect(self.running in RUNNING, f"running in {RUNNING}", self.running)
-        _expect(0 <= self.momentum < 1, "momentum in [0, 1)", self.momentum)
-        whole = isinstance(self.subsample, int) and self.subsample >= 1
-        _expect(whole, "whole subsample of at least 1", self.subsample)
-        _expect(self.clamp is None or 0 < self.clamp < np.inf, "clamp above 0", self.clamp)
+        name = "LeastSquaresBinary"
+        check_choice(name, "scheme", self.scheme, maths.SCHEMES)
+        check_whole(name, "k", self.k, 1, packed.MAX_CODE_BITS)
+        check_choice(name, "granularity", self.granularity, ("channel", "tensor"))
+        check_choice(name, "running", self.running, RUNNING)
+        check_number(name, "momentum", self.momentum, 0, 1)
+        check_whole(name, "subsample", self.subsample, 1, 2**31 - 1)
+        if self.clamp is not None:
+            check_number(name, "clamp", self.clamp, SMALLEST_CLAMP)
 
     @property
     def planes(self) -> int:
@@ -125,7 +127,7 @@ class LeastSquaresBinary(Quantizer):
 
     def bits(self, state: State, site: Site):
         """The number of planes; fixed."""
-        return float(self.planes)
+        return ops.convert_to_tensor(float(self.planes), "float32")
 
     def encode(self, w: np.ndarray, state: State, site: Site) -> packed.PackedTensor:
         """Signs of the current weights as codes, with scales solved from the same weights.
@@ -133,10 +135,7 @@ class LeastSquaresBinary(Quantizer):
         Raises:
             ValueError: NaN or infinity in the weights.
         """
-        w = np.asarray(w, np.float32)
-        if not np.isfinite(w).all():
-            raise site.error("finite weights", "NaN or infinity")
-        x = ops.convert_to_tensor(w)
+        x = ops.convert_to_tensor(finite_kernel(w, site))
         planes = self._kernel_planes(x, site)
         signs = [ops.convert_to_numpy(b) for b in maths.sign_bits(x, planes)]
         scales = np.stack([ops.convert_to_numpy(v).reshape(-1) for v in planes])
@@ -145,13 +144,17 @@ class LeastSquaresBinary(Quantizer):
             zero, origin = np.ones(1, np.int32), np.zeros(1, np.float32)
             encoding = packed.Uniform(2 * scales[0], zero, origin)
         else:
-            codes = np.zeros(w.shape, np.uint16)
+            codes = np.zeros(site.shape, np.uint16)
             for positive in signs:
                 codes = (codes << 1) | positive
             encoding = packed.Planes(2 * scales[::-1], -scales.sum(axis=0))
-        bits = np.full(site.channels, self.planes, np.int32)
-        codes = codes.astype(np.uint16)
-        return packed.PackedTensor(site.name, codes, bits, site.channel_axis, encoding)
+        return packed.PackedTensor(
+            name=site.name,
+            codes=codes.astype(np.uint16),
+            bits=np.full(site.channels, self.planes, np.int32),
+            channel_axis=site.channel_axis % len(site.shape),
+            encoding=encoding,
+        )
 
     def grid(self, state: State, site: Site) -> packed.PlanesGrid:
         """The running average as a grid.
@@ -200,8 +203,3 @@ class LeastSquaresBinary(Quantizer):
             lambda: ops.broadcast_to(average, (ops.shape(rows)[0], average.shape[0])),
             lambda: ops.cast(self._solve(rows), x.dtype),
         )
-
-
-def _expect(holds: bool, expected: str, got) -> None:
-    if not holds:
-        raise ValueError(f"LeastSquaresBinary: expected {expected}, got {got!r}")

@@ -62,7 +62,7 @@ def test_config_round_trip(q):
         {"k": 2.5},
         {"granularity": "layer"},
         {"running": "on"},
-        {"momentum": 1.0},
+        {"momentum": 1.5},
         {"momentum": -0.1},
         {"subsample": 0},
         {"clamp": 0.0},
@@ -139,7 +139,7 @@ def test_kernel_by_hand():
 def test_encode_refuses_bad_weights(bad):
     w = weights((3, 2))
     w[1, 1] = bad
-    with pytest.raises(ValueError, match=r"layer 'fc'.*expected finite weights"):
+    with pytest.raises(ValueError, match=r"layer 'fc'.*expected a finite kernel"):
         LeastSquaresBinary().encode(w, {}, Site("fc", shape=w.shape))
 
 
