@@ -19,7 +19,7 @@ except ImportError:
 
 KERNELS = pathlib.Path("tflite_export", "kernels")
 FLAGS = ["-O3", "-std=c11", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
-FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
+FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-g0"]
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 FLAGS_OF_FILE = {"gemm_avx2.c": ["-mavx2"] if X86 else []}
 NO_UNDEFINED = [] if platform.system() == "Darwin" else ["-Wl,--no-undefined"]

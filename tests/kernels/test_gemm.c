@@ -86,8 +86,8 @@ static int check(const char* name, kb_gemm gemm, kb_form form, int chunks, int p
       int at = pixel * rows + row;
       double got = form == KB_FORM_F32 ? (double)((float*)(void*)sums)[at] : (double)sums[at];
       if (got != definition(&args, form, pixel, row) && !wrong++)
-        printf("%s: chunks %d, pixels %d, weights up to %d: expected %.9g, got %.9g\n", name, chunks,
-               pixels, most, definition(&args, form, pixel, row), got);
+        printf("%s: chunks %d, pixels %d, weights up to %d: expected %.9g, got %.9g\n", name,
+               chunks, pixels, most, definition(&args, form, pixel, row), got);
     }
   }
   free(weights);

@@ -75,6 +75,28 @@ def test_convolutions_equal_numpy(monkeypatch, case, grid):
         check(monkeypatch, layer, inputs(rng, (*image, channels)))
 
 
+@pytest.mark.parametrize("seed", range(25))
+def test_random_geometry(monkeypatch, seed):
+    rng = np.random.default_rng(seed)
+
+    def draw(low, high):
+        return int(rng.integers(low, high + 1))
+
+    kernel, strides, dilations = ((draw(1, 4), draw(1, 4)) for _ in range(3))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    pads = tuple((draw(0, 3), draw(0, 3)) for _ in range(2))
+    padding = ("same", "valid", pads)[seed % 3]
+    image = [draw(1, 5) + (r if padding != "same" else 0) for r in reach]
+    op, groups = (("conv2d", 1), ("conv2d", draw(2, 3)), ("depthwise_conv2d", 0))[draw(0, 2)]
+    shape = (*kernel, draw(1, 7), max(1, groups) * draw(1, 6))
+    window = {"strides": strides, "dilations": dilations, "padding": padding, "groups": groups}
+    encoding, grid = ENCODINGS[draw(0, len(ENCODINGS) - 1)], GRIDS[draw(0, len(GRIDS) - 1)]
+    layer = random_layer(
+        rng, op, shape, encoding, grid, **window, axis=draw(2, 3) if not groups else -1
+    )
+    check(monkeypatch, layer, inputs(rng, (draw(1, 3), *image, layer.groups * layer.in_channels)))
+
+
 def test_many_pixels_and_outputs(monkeypatch):
     """More than one block of pixels, and rows of every form in one layer."""
     rng = np.random.default_rng(5)

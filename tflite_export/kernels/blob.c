@@ -254,7 +254,8 @@ static int check_input_table(const kb_blob* blob, kb_error error) {
   if (kb_blob_i16(blob, KB_INPUT_LEVELS, 0) != 0)
     return kb_fail(error, "blob, section input levels: expected 0 first, got another");
   for (int i = 1; i < count; i++) {
-    int low = kb_blob_i16(blob, KB_INPUT_LEVELS, i - 1), high = kb_blob_i16(blob, KB_INPUT_LEVELS, i);
+    int low = kb_blob_i16(blob, KB_INPUT_LEVELS, i - 1);
+    int high = kb_blob_i16(blob, KB_INPUT_LEVELS, i);
     if (high <= low)
       return kb_fail(error, "blob, section input levels: expected rising, got %d, %d", low, high);
     if (i > 1 && !(kb_blob_f32(blob, KB_INPUT_BORDERS, i - 2) <=

@@ -35,8 +35,8 @@ int kb_select_kernels(kb_kernels* kernels, kb_error error) {
       chosen = isa;
   }
   if (chosen < 0) {
-    return kb_fail(error, "KERASBITS_ISA: expected an instruction set of this machine (%s%s), got %s",
-                   kIsaNames[0], kb_isa_supported(KB_ISA_AVX2) ? ", avx2" : "", forced);
+    return kb_fail(error, "KERASBITS_ISA: expected an instruction set of this machine (scalar%s), "
+                   "got %s", kb_isa_supported(KB_ISA_AVX2) ? ", avx2" : "", forced);
   }
   kernels->isa = (kb_isa_id)chosen;
   for (size_t i = 0; i < sizeof kKernels / sizeof *kKernels; i++) {

@@ -124,16 +124,23 @@ static void table_codes(const kb_input* input, const float* x, size_t count, uin
   }
 }
 
+/* Some values at a time, plane by plane, which the compiler turns into vectors. */
 static void plane_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
-  for (size_t i = 0; i < count; i++) {
-    float rest = x[i];
-    unsigned code = 0;
+  enum { kSome = 64 };
+  float rest[kSome];
+  int32_t code[kSome];
+  for (size_t first = 0; first < count; first += kSome) {
+    const size_t some = count - first < kSome ? count - first : kSome;
+    for (size_t i = 0; i < some; i++) rest[i] = x[first + i];
+    memset(code, 0, sizeof code);
     for (int p = 0; p < input->bits; p++) {
-      unsigned positive = rest >= 0;
-      code = code << 1 | positive;
-      rest -= positive ? input->borders[p] : -input->borders[p];
+      const float up = input->borders[p], down = -up;
+      for (size_t i = 0; i < some; i++) {
+        code[i] = 2 * code[i] + (rest[i] >= 0);
+        rest[i] -= rest[i] >= 0 ? up : down;
+      }
     }
-    codes[i] = (uint16_t)code;
+    for (size_t i = 0; i < some; i++) codes[first + i] = (uint16_t)code[i];
   }
 }
 

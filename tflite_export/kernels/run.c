@@ -60,17 +60,47 @@ static void multiply_tile(const kb_block* block, kb_form form, const kb_panel* p
   }
 }
 
+/* Whether the rows of a tile are as many outputs side by side. */
+static int side_by_side(const kb_panel* panel, int64_t first, int lanes) {
+  if (first + lanes > panel->rows || panel->row[first].channel == KB_SUM_OF_INPUTS) return 0;
+  for (int lane = 1; lane < lanes; lane++) {
+    if (panel->row[first + lane].channel != panel->row[first].channel + lane) return 0;
+  }
+  return 1;
+}
+
+/* The constant number of lanes lets the compiler use vectors. */
+static inline __attribute__((always_inline)) void add_lanes(const kb_block* block,
+                                                            const kb_row* rows, double term_scale,
+                                                            const int lanes) {
+  const int64_t out = block->op->geometry.out;
+  double scale[KB_TILE_F32];
+  for (int lane = 0; lane < lanes; lane++) scale[lane] = rows[lane].scale * term_scale;
+  for (int p = 0; p < block->pixels; p++) {
+    const double* totals = block->totals + p * lanes;
+    double* to = block->results + p * out + rows->channel;
+    for (int lane = 0; lane < lanes; lane++) to[lane] += scale[lane] * totals[lane];
+  }
+}
+
 static void add_tile(const kb_block* block, kb_form form, const kb_panel* panel, int64_t tile,
                      int64_t group, double term_scale) {
   const int lanes = kb_tile_rows(form);
   const int64_t out = block->op->geometry.out, first = tile * lanes;
+  if (side_by_side(panel, first, lanes)) {
+    if (lanes == KB_TILE)
+      add_lanes(block, panel->row + first, term_scale, KB_TILE);
+    else
+      add_lanes(block, panel->row + first, term_scale, KB_TILE_F32);
+    return;
+  }
   for (int lane = 0; lane < lanes && first + lane < panel->rows; lane++) {
     const kb_row* row = &panel->row[first + lane];
+    const int is_sum = row->channel == KB_SUM_OF_INPUTS;
     const double scale = row->scale * term_scale;
-    int64_t step = row->channel == KB_SUM_OF_INPUTS ? 1 : out;
-    double* to = row->channel == KB_SUM_OF_INPUTS ? block->input_sums + group * block->pixels
-                                                  : block->results + row->channel;
-    for (int p = 0; p < block->pixels; p++, to += step) *to += scale * block->totals[p * lanes + lane];
+    const int64_t step = is_sum ? 1 : out;
+    double* to = is_sum ? block->input_sums + group * block->pixels : block->results + row->channel;
+    for (int p = 0; p < block->pixels; p++) to[p * step] += scale * block->totals[p * lanes + lane];
   }
 }
 
@@ -132,14 +162,24 @@ static float clamp(float value, float low, float high) {
   return value < low ? low : value > high ? high : value;
 }
 
+/* The only place where sums become outputs. */
+static void finish_pixel(const kb_op* op, const double* results, double input_sum,
+                         const double* borders, int64_t first, int64_t end, float* y) {
+  const double *offset = op->weights.offset, *multiplier = op->multiplier, *bias = op->bias;
+  const float low = op->geometry.act_min, high = op->geometry.act_max;
+  for (int64_t o = first; o < end; o++) {
+    double sum = results[o] + offset[o] * input_sum + borders[o];
+    y[o] = clamp((float)(multiplier[o] * sum + bias[o]), low, high);
+  }
+}
+
 static void finish(const kb_block* block, float* y) {
   const kb_op* op = block->op;
   const kb_window* window = &block->plan->window;
   const int64_t out = op->geometry.out, of_group = out / op->geometry.groups;
   double* borders = scratch_at(op, block->plan->borders);
   kb_taps known = {{0, 0}, {-1, -1}};
-  if (!op->weights.tap_sum)
-    for (int64_t o = 0; o < out; o++) borders[o] = 0;
+  if (!op->weights.tap_sum) memset(borders, 0, (size_t)out * sizeof *borders);
   for (int p = 0; p < block->pixels; p++) {
     int64_t pixel = block->first + p;
     if (op->weights.tap_sum) {
@@ -147,13 +187,9 @@ static void finish(const kb_block* block, float* y) {
       if (memcmp(&taps, &known, sizeof taps)) sum_borders(op, window, &taps, borders);
       known = taps;
     }
-    const double* results = block->results + p * out;
-    for (int64_t o = 0; o < out; o++) {
-      double input_sum = block->input_sums[o / of_group * block->pixels + p];
-      double sum = results[o] + op->weights.offset[o] * input_sum + borders[o];
-      float value = (float)(op->multiplier[o] * sum + op->bias[o]);
-      y[p * out + o] = clamp(value, op->geometry.act_min, op->geometry.act_max);
-    }
+    for (int64_t g = 0; g < op->geometry.groups; g++)
+      finish_pixel(op, block->results + p * out, block->input_sums[g * block->pixels + p], borders,
+                   g * of_group, (g + 1) * of_group, y + p * out);
   }
 }
 
