@@ -172,8 +172,16 @@ class LeastSquaresBinary(Quantizer):
         if not np.isfinite(scales).all():
             raise site.error("finite running scales", scales)
         planes = np.repeat(scales, 2) if self.scheme == "lst" else scales
-        limit = np.inf if self.clamp is None else float(self.clamp)
-        return packed.PlanesGrid(packed.frozen_copy(planes, np.float32), -limit, limit)
+        free = packed.PlanesGrid(packed.frozen_copy(planes, np.float32))
+        if self.clamp is None:
+            return free
+        # Residuals rise with x. So if the ends of the clip have the outermost codes, all beyond
+        # have them too, and the clip can be left out: always so with 1 or 2 planes, but for
+        # scales that reach the clamp itself.
+        ends = free.codes(np.float32([-self.clamp, self.clamp]))
+        if ends[0] == 0 and ends[1] == 2**free.bits - 1:
+            return free
+        return dataclasses.replace(free, lo=-float(self.clamp), hi=float(self.clamp))
 
     def _kernel_planes(self, x, site: Site) -> list:
         axis = None if self.granularity == "tensor" else site.channel_axis

@@ -236,6 +236,8 @@ def test_grid_is_the_forward_rule(scheme, k, clamp):
     assert isinstance(grid, PlanesGrid)
     assert grid.bits == q.bits(state, site)
     np.testing.assert_array_equal(grid.values(grid.codes(x)), y)
+    if k <= 2:  # a clip that changes no code is left out
+        assert (grid.lo, grid.hi) == (-np.inf, np.inf)
     assert np.all(grid.border_distance(x) >= 0)
 
 
