@@ -11,6 +11,9 @@ from keras import ops
 
 from kerasbits.quantizers.base import Quantizer, Site, Updates, VariableSpec
 
+SEED = "seed"
+"""Name in saved files of the state of the random numbers."""
+
 
 @keras.saving.register_keras_serializable(package="kerasbits")
 class Between(keras.constraints.Constraint):
@@ -132,7 +135,8 @@ class QuantizerLayer(keras.layers.Layer):
 
     def set_share(self, share: float) -> None:
         """Set the weight of this site in sums over the network."""
-        self.site = dataclasses.replace(self.site, share=share)
+        # As a saved model knows it, so that a loaded one has the very same site.
+        self.site = dataclasses.replace(self.site, share=float(np.float32(share)))
         self._share.assign(share)
 
     def _tensors(self):
@@ -142,9 +146,18 @@ class QuantizerLayer(keras.layers.Layer):
     def _site_in_graph(self) -> Site:
         return dataclasses.replace(self.site, share=self._share * 1.0)
 
+    def save_own_variables(self, store):
+        """Save, with the state of the random numbers, which Keras forgets."""
+        super().save_own_variables(store)
+        if self.quantizer.stochastic:
+            store[SEED] = ops.convert_to_numpy(self.seed_generator.state)
+
     def load_own_variables(self, store):
         """Load, then bring the share back into the site record."""
-        super().load_own_variables(store)
+        values = {name: store[name] for name in store.keys()}  # noqa: SIM118 (not a mapping)
+        if SEED in values:
+            self.seed_generator.state.assign(values.pop(SEED))
+        super().load_own_variables(values)
         if self.site is not None:
             share = float(ops.convert_to_numpy(self._share))
             self.site = dataclasses.replace(self.site, share=share)

@@ -1,5 +1,6 @@
 """The laws every quantizer obeys. A new method adds its entries to CASES, and nothing else."""
 
+import collections
 import dataclasses
 import json
 
@@ -7,6 +8,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from contract_states import (
+    INPUTS,
+    WEIGHTS,
+    frozen,
+    prepared,
+    run,
+    scattered,
+    site_of,
+    ulps,
+    whole_tensor_close,
+)
 from keras import ops
 from quantizer_states import initial_state, updated
 
@@ -17,7 +29,6 @@ from kerasbits.quantizers import (
     BayesianBits,
     BitPruning,
     LeastSquaresBinary,
-    Site,
     Uniform,
 )
 
@@ -49,18 +60,6 @@ CASES = [
     (BayesianBits(min_bits=4, max_bits=4), BOTH),
 ]
 
-RNG = np.random.default_rng(0)
-WEIGHTS = {
-    "conv": RNG.normal(0, 0.2, (3, 3, 2, 5)).astype(np.float32),
-    "dense": RNG.normal(0.1, 1, (7, 4)).astype(np.float32),
-    "positive": np.abs(RNG.normal(0, 1, (6, 3))).astype(np.float32),
-    "single": np.float32([[0.7]]),
-}
-INPUTS = {
-    "signed": RNG.normal(0, 2, (64, 6)).astype(np.float32),
-    "relu": np.maximum(RNG.normal(0, 1, (64, 6)), 0).astype(np.float32),
-}
-
 
 def label(case):
     """`Uniform(bits=8)` without the fields that have their default."""
@@ -89,64 +88,9 @@ INPUT_CASES = [
 ]
 
 
-def site_of(role, data):
-    if role == "kernel":
-        return Site("block/fc", "kernel", data.shape, -1, macs=data.size, share=0.25)
-    return Site("block/fc", "input", data.shape[1:], None, macs=24, share=0.25)
-
-
-def scattered(quantizer, site, state, spread=0.7):
-    """Trainable state far from where it started, as training might leave it; shapes all reached."""
-    rng = np.random.default_rng(7)
-    state = dict(state)
-    for name, spec in quantizer.variables(site).items():
-        if spec.trainable:
-            value = state[name]
-            move = (
-                rng.normal(0, spread * np.maximum(1, np.abs(value)), value.shape) * spec.rate**0.5
-            )
-            low = -np.inf if spec.min is None else spec.min
-            high = np.inf if spec.max is None else spec.max
-            state[name] = np.clip(value + move, low, high).astype(np.float32)
-    return state
-
-
-def prepared(quantizer, role, data, stage):
-    """Site and state of the stage, inputs having seen a batch."""
-    site = site_of(role, data)
-    state = initial_state(quantizer, site, data)
-    if role == "input":
-        state = updated(state, quantizer.observe(ops.convert_to_tensor(data), state, site))
-    if stage == "scattered":
-        state = scattered(quantizer, site, state)
-    return site, state
-
-
-def frozen(quantizer, site, state):
-    return updated(state, quantizer.freeze(state, site))
-
-
-def run(quantizer, x, state, site, mode="eager", **kwargs):
-    """`quantize` as NumPy, eagerly, in a graph or compiled; updates too."""
-    tensors = {name: tf.constant(value) for name, value in state.items()}
-
-    def step(x, state):
-        return quantizer.quantize(x, state, site, **kwargs)
-
-    if mode != "eager":
-        step = tf.function(step, jit_compile=mode == "jit")
-    y, updates = step(tf.constant(x), tensors)
-    return y.numpy(), {name: np.asarray(value) for name, value in updates.items()}
-
-
-def ulps(values, axis=None):
-    """Spacing of float32 at the top level."""
-    return np.spacing(np.max(np.abs(values), axis=axis, keepdims=True).astype(np.float32))
-
-
-def whole_tensor_close(got, want, count):
-    assert got.shape == want.shape
-    np.testing.assert_allclose(got, want, rtol=0, atol=count * float(ulps(want).max()))
+# Compiling takes long: once for each quantizer and role.
+MODES = collections.defaultdict(lambda: ("eager",))
+MODES["conv", "scattered"] = MODES["signed", "scattered"] = ("eager", "jit")
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
@@ -204,7 +148,7 @@ def test_codes_are_what_inference_uses(quantizer, shape, stage):
     assert pack.name == site.name
     assert pack.shape == w.shape
     assert decoded.dtype == np.float32
-    for mode in ("eager", "jit") if shape == "conv" else ("eager",):
+    for mode in MODES[shape, stage]:
         y, _ = run(quantizer, w, state, site, mode)
         # Codes are equal, as a step is far above 4 ulp; products may be rounded in another order.
         channels = tuple(range(w.ndim - 1))
@@ -241,7 +185,7 @@ def test_input_grid_is_what_inference_uses(quantizer, data, stage):
     state = frozen(quantizer, site, state)
     grid = quantizer.grid(state, site)
     assert float(quantizer.widths(state, site)) == grid.bits
-    for mode in ("eager", "jit") if data == "signed" else ("eager",):
+    for mode in MODES[data, stage]:
         y, _ = run(quantizer, x, state, site, mode)
         if isinstance(grid, packed.FloatGrid):
             np.testing.assert_array_equal(y, np.clip(x, np.float32(grid.lo), np.float32(grid.hi)))
