@@ -266,9 +266,9 @@ def _current(state: State, dtype):
 
 
 def _averaged(state: State, low, high) -> Updates:
-    """New moving averages of the ends; unchanged by NaN, and before a range was observed."""
+    """New moving averages of the ends; unchanged by NaN and infinity."""
     lo, hi = ops.cast(state["lo"], low.dtype), ops.cast(state["hi"], low.dtype)
-    useful = ops.logical_and(ops.isfinite(high - low), ops.cast(state["seen"], low.dtype) > 0.5)
+    useful = ops.isfinite(high - low)
     return {
         "lo": ops.where(useful, lo + (1 - DECAY) * (low - lo), lo),
         "hi": ops.where(useful, hi + (1 - DECAY) * (high - hi), hi),
