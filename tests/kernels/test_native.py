@@ -9,7 +9,7 @@ from kernels.layers_for_tests import (
     random_layer,
     random_weight,
 )
-from kernels.reference_for_tests import expected, finish, sums
+from kernels.reference_for_tests import expected, finish
 
 from kerasbits.packed import FloatGrid, Floats, PackedTensor, Table, Uniform, UniformGrid
 from tflite_export.blob import PackedLayer, write_blob
@@ -182,6 +182,18 @@ def test_largest_sums_do_not_overflow(monkeypatch, bits, rows, sign):
     np.testing.assert_array_equal(both(monkeypatch, layer, np.full(rows, 65535.0)), [exact] * 3)
 
 
+@pytest.mark.parametrize("bound", [1, 63, 64, 65, 100, 127, 128, 129, 255, 256, 32767])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_products_do_not_saturate(monkeypatch, bound, sign):
+    """Levels at the edges of int8 and int16 pairs, all inputs 255."""
+    encoding = Table(np.array([-bound, bound], np.int16), f32([1]))
+    codes = np.full((70, 5), int(sign > 0), np.uint16)
+    weight = PackedTensor("w", codes, np.full(5, 1), 1, encoding)
+    layer = PackedLayer("dense", weight, UniformGrid(8, 0.0, 255.0, 0.0, 1.0, 0))
+    exact = np.full(5, sign * bound * 255 * 70, np.float32)
+    np.testing.assert_array_equal(both(monkeypatch, layer, np.full(70, 255.0)), exact)
+
+
 @pytest.mark.parametrize("weight_bits", range(1, 17))
 @pytest.mark.parametrize("input_bits", [1, 2, 4, 8, 9, 16])
 def test_whole_numbers_are_exact(monkeypatch, weight_bits, input_bits):
@@ -285,11 +297,3 @@ def test_a_closed_op_is_refused():
     op.close()
     with pytest.raises(ValueError, match="closed"):
         op.run(np.zeros(8))
-
-
-def test_the_reference_itself():
-    """The loops of the reference, against a convolution worked out by hand."""
-    weight = PackedTensor("w", np.zeros(0), np.full(1, 32), 3, Floats(f32(np.ones((3, 3, 1, 1)))))
-    layer = PackedLayer("conv2d", weight, FloatGrid(), padding="same", strides=(2, 2))
-    total = sums(layer, np.ones((1, 4, 4, 1)), np.ones((3, 3, 1, 1)))
-    np.testing.assert_array_equal(total[0, :, :, 0], [[9, 6], [6, 4]])
