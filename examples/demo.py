@@ -33,7 +33,7 @@ class Recipe:
 def recipe(method: str) -> Recipe:
     """The settings of the demo for each method."""
     recipes = {
-        "bitpruning": Recipe(kb.BitPruning(strength=0.3), {}),
+        "bitpruning": Recipe(kb.BitPruning(strength=0.1), {}),
         "least_squares_binary": Recipe(
             kb.LeastSquaresBinary(scheme="ls2"),
             {r"^conv1$|^logits$": kb.Rule(kb.Uniform(8), kb.Uniform(8))},
@@ -81,18 +81,13 @@ def define_flags() -> None:
     flags.DEFINE_integer("learn_epochs", 4, "Epochs in which bits are learned.", lower_bound=1)
     flags.DEFINE_integer("tune_epochs", 2, "Epochs with frozen bits.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
-    flags.DEFINE_float("learning_rate", 2e-3, "Of Adam; halved for tuning.", lower_bound=0.0)
-    flags.DEFINE_integer("seed", 0, "Seed of weights and shuffling.")
-
-
-def compiled(model: keras.Model, learning_rate: float) -> keras.Model:
-    """The model, ready for `fit`."""
-    model.compile(
-        keras.optimizers.Adam(learning_rate),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+    flags.DEFINE_float(
+        "learning_rate",
+        2e-3,
+        "Of Adam for the float model; half of it for the quantized one.",
+        lower_bound=0.0,
     )
-    return model
+    flags.DEFINE_integer("seed", 0, "Seed of weights and shuffling.")
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -105,19 +100,28 @@ def heading(text: str) -> None:
     print(f"\n=== {text}", flush=True)
 
 
-def train_float(train, test) -> keras.Model:
-    """LeNet-5 trained in float."""
-    flag = flags.FLAGS
-    model = compiled(lenet5(), flag.learning_rate)
+def fit(model: keras.Model, rate, epochs: int, train, test, callbacks=()) -> None:
+    """Compile and train; one line of progress an epoch."""
+    model.compile(
+        keras.optimizers.Adam(rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
     model.fit(
         *train,
-        batch_size=flag.batch_size,
-        epochs=flag.float_epochs,
+        batch_size=flags.FLAGS.batch_size,
+        epochs=epochs,
         verbose=2,
         validation_data=test,
         validation_batch_size=1000,
+        callbacks=list(callbacks),
     )
-    return model
+
+
+def decaying(rate: float, epochs: int, images: int):
+    """A learning rate that falls to 0 along a cosine."""
+    steps = epochs * -(-images // flags.FLAGS.batch_size)
+    return keras.optimizers.schedules.CosineDecay(rate, steps)
 
 
 def learn(model: keras.Model, chosen: Recipe, train, test) -> keras.Model:
@@ -125,24 +129,12 @@ def learn(model: keras.Model, chosen: Recipe, train, test) -> keras.Model:
     flag = flags.FLAGS
     q = kb.quantize_model(model, chosen.kernel, chosen.inputs, chosen.rules, strict=True)
     kb.calibrate(q, train[0][:1024])
-    settings = {
-        "batch_size": flag.batch_size,
-        "verbose": 2,
-        "validation_data": test,
-        "validation_batch_size": 1000,
-    }
-    compiled(q, flag.learning_rate).fit(
-        *train,
-        epochs=flag.learn_epochs,
-        callbacks=[kb.callbacks.LogBits(), kb.callbacks.AdjustBits()],
-        **settings,
-    )
+    watch = [kb.callbacks.LogBits(), kb.callbacks.AdjustBits()]
+    fit(q, flag.learning_rate / 2, flag.learn_epochs, train, test, watch)
     kb.freeze(q)
     heading("frozen; tuning the weights for the bits that were learned")
-    schedule = keras.optimizers.schedules.CosineDecay(
-        flag.learning_rate / 2, flag.tune_epochs * -(-len(train[0]) // flag.batch_size)
-    )
-    compiled(q, schedule).fit(*train, epochs=flag.tune_epochs, **settings)
+    rate = decaying(flag.learning_rate / 2, flag.tune_epochs, len(train[0]))
+    fit(q, rate, flag.tune_epochs, train, test)
     return q
 
 
@@ -160,7 +152,9 @@ def main(argv: list[str]) -> None:
     except (OSError, ValueError) as error:
         raise SystemExit(f"demo: {error}") from None
     heading(f"LeNet-5 in float, {len(train[0]):,} images of Fashion-MNIST")
-    model = train_float(train, test)
+    model = lenet5()
+    rate = decaying(flag.learning_rate, flag.float_epochs, len(train[0]))
+    fit(model, rate, flag.float_epochs, train, test)
     heading(f"learning bits by {flag.method}")
     q = learn(model, recipe(flag.method), train, test)
     kb.summary(q)

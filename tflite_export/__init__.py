@@ -6,7 +6,7 @@ Example:
     y = Interpreter("m.tflite").predict(x)
 """
 
-from tflite_export.export import ExportResult, export
+from tflite_export.exporter import ExportResult, export
 from tflite_export.interpreter import Interpreter, delegate_path
 from tflite_export.tflite_writer import convert
 from tflite_export.verify import Verification, VerificationError

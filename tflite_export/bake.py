@@ -51,7 +51,14 @@ def _plain(call: Call, name: str) -> keras.layers.Layer:
     """A new layer. Its name is ours, because a leading underscore breaks the converter."""
     quantized = getattr(call.layer, "hosts", None)
     source = call.layer.plain_layer() if quantized else call.layer
-    return source.__class__.from_config({**source.get_config(), "name": name})
+    config = {**source.get_config(), "name": name}
+    if quantized and "dilation_rate" in config:
+        # The converter takes dilated convolutions apart. A dense kernel of the same reach gives
+        # the same shapes, and its numbers are markers anyway.
+        sizes = zip(config["kernel_size"], config["dilation_rate"], strict=True)
+        config["kernel_size"] = tuple((size - 1) * rate + 1 for size, rate in sizes)
+        config["dilation_rate"] = (1, 1)
+    return source.__class__.from_config(config)
 
 
 def _mark(layer: keras.layers.Layer, index: int) -> np.ndarray:

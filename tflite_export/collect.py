@@ -134,8 +134,9 @@ def _grid(path: str, layer):
     state = host.state()
     if float(state.get("seen", 1.0)) < 0.5:
         raise ValueError(
-            f"layer '{path}', input: expected a range learned from data, got none yet; call "
-            "kerasbits.calibrate(model, data) or train the model"
+            f"layer '{path}', input: expected a range learned from data, got none; call "
+            "kerasbits.calibrate(model, data) or train the model (if that was done, its inputs "
+            "were all zero)"
         )
     return layer.input_grid()
 

@@ -39,7 +39,8 @@ def write(model: schema.ModelT) -> bytes:
     if at < 0:
         return data
     at += len(_CHECKSUM_MARK)
-    return data[:at] + zlib.crc32(data).to_bytes(4, "little") + data[at + 4 :]
+    before, after = data[:at], data[at + 4 :]
+    return before + zlib.crc32(before + bytes(4) + after).to_bytes(4, "little") + after
 
 
 def add_checksum(model: schema.ModelT) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import warnings
 
 import numpy as np
 
@@ -52,12 +53,14 @@ class Interpreter:
         self.packed_layers = tuple(blobs)
         delegates = [litert.load_delegate(str(delegate_path()))] if blobs else []
         try:
-            self._interpreter = litert.Interpreter(
-                model_content=data,
-                experimental_delegates=delegates,
-                num_threads=threads,
-                experimental_preserve_all_tensors=keep_tensors,
-            )
+            with warnings.catch_warnings():  # it warns of the memory that kept tensors take
+                warnings.simplefilter("ignore")
+                self._interpreter = litert.Interpreter(
+                    model_content=data,
+                    experimental_delegates=delegates,
+                    num_threads=threads,
+                    experimental_preserve_all_tensors=keep_tensors,
+                )
             self._interpreter.allocate_tensors()
         except RuntimeError as error:
             raise ValueError(f"file '{self.path}': the interpreter refused it: {error}") from None

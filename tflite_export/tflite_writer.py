@@ -33,6 +33,17 @@ _REPLACEABLE = {
     schema.BuiltinOperator.FULLY_CONNECTED: "dense",
 }
 
+_ELEMENTWISE = {
+    schema.BuiltinOperator.ADD,
+    schema.BuiltinOperator.SUB,
+    schema.BuiltinOperator.MUL,
+    schema.BuiltinOperator.DIV,
+    schema.BuiltinOperator.MAXIMUM,
+    schema.BuiltinOperator.MINIMUM,
+    schema.BuiltinOperator.PRELU,
+}
+"""Operators whose constants are no kernels (batch norms that could not be folded, say)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class WrittenFile:
@@ -162,11 +173,17 @@ def _inputs(tree, written) -> dict[str, tuple[int, ...]]:
 
 
 def _float_kernel_bytes(tree) -> int:
-    """Bytes of the float constants with two or more axes: kernels that were not quantized."""
-    tensors = [t for graph in tree.subgraphs for t in graph.tensors]
-    floats = [t for t in tensors if t.type == schema.TensorType.FLOAT32]
-    data = [tree.buffers[i].data for i in {t.buffer for t in floats if len(t.shape) > 1}]
-    return sum(len(d) for d in data if d is not None)
+    """Bytes of the float kernels: constants with two or more axes that no elementwise op reads."""
+    kernels: dict[int, int] = {}
+    for graph in tree.subgraphs:
+        for op in graph.operators:
+            if flatbuffer.builtin_code(tree, op) in _ELEMENTWISE:
+                continue
+            for tensor in (graph.tensors[i] for i in op.inputs if i >= 0):
+                data = flatbuffer.constant(tree, tensor)
+                if tensor.type == schema.TensorType.FLOAT32 and len(tensor.shape) > 1 and data:
+                    kernels[tensor.buffer] = len(data)
+    return sum(kernels.values())
 
 
 def packed_blobs(tree) -> dict[str, bytes]:

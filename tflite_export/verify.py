@@ -40,7 +40,8 @@ class Verification:
     """What was compared.
 
     Args:
-        max_error: largest relative difference of an output, over samples without ties.
+        max_error: largest relative difference of an output: of each layer on the model's
+            inputs, and of the file on the samples without ties.
         max_difference: largest absolute difference of an output, over all samples.
         ties: input codes that rounding put on the other side of a border.
         codes: input codes compared.
@@ -67,11 +68,14 @@ def compare(
     if not all(np.isfinite(a).all() for a in inputs):
         raise ValueError("sample: expected finite sample inputs, got NaN or inf")
     fed, outputs = _run_model(packed, inputs)
+    worst = 0.0
     for layer_path, layer in written.layers.items():
         _verify_kernel(packed.layers[layer_path], layer)
+        op = NativeOp(write_blob(layer))
         for x in fed[layer_path]:
-            _verify_layer(packed.layers[layer_path], layer, x)
-    return _verify_file(written, path, inputs, fed, outputs)
+            worst = max(worst, _verify_layer(packed.layers[layer_path], layer, op, x))
+    result = _verify_file(written, path, inputs, fed, outputs)
+    return dataclasses.replace(result, max_error=max(worst, result.max_error))
 
 
 def _run_model(packed: PackedModel, inputs):
@@ -106,9 +110,8 @@ def _verify_kernel(collected: Collected, layer: PackedLayer) -> None:
         )
 
 
-def _verify_layer(collected: Collected, layer: PackedLayer, x: np.ndarray) -> None:
-    """One layer, fed with the model's input."""
-    op = NativeOp(write_blob(layer))
+def _verify_layer(collected: Collected, layer: PackedLayer, op: NativeOp, x: np.ndarray) -> float:
+    """One layer, fed with the model's input; its largest relative difference."""
     host = collected.layer.hosts.get("input")
     tied = np.zeros(x.shape, bool)
     if host is not None:
@@ -123,14 +126,14 @@ def _verify_layer(collected: Collected, layer: PackedLayer, x: np.ndarray) -> No
     y = np.clip(ops.convert_to_numpy(y), layer.act_min, layer.act_max)
     found = np.clip(op.run(x), layer.act_min, layer.act_max)
     found = _activated(collected, found)
-    error = np.abs(y - found)
-    limit = TOLERANCE * max(np.abs(y).max(initial=0), 1e-6)
-    if not (error <= limit).all():
-        at = tuple(int(i) for i in np.argwhere(~(error <= limit))[0])
+    error = np.abs(y - found) / max(np.abs(y).max(initial=0), 1e-6)
+    if not (error <= TOLERANCE).all():
+        at = tuple(int(i) for i in np.argwhere(~(error <= TOLERANCE))[0])
         raise VerificationError(
             f"layer '{collected.path}': output differs at {at}: the model gives {y[at]!r}, the "
             f"file {found[at]!r}"
         )
+    return float(error.max(initial=0))
 
 
 def _activated(collected: Collected, y: np.ndarray) -> np.ndarray:

@@ -1,0 +1,47 @@
+# Two commands on a fresh machine with Python 3.11+, gcc and make:
+#   make demo                 the main job on real images (METHOD=bsq, apot, ... chooses another)
+#   make test                 all tests
+# Both set up what they need in .venv, and skip that the second time.
+
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+METHOD ?= bitpruning
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard tflite_export/kernels/*)
+FASHION_MNIST := /usr/share/datasets/fashion-mnist
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export KERAS_BACKEND ?= tensorflow
+
+.PHONY: demo test lint check-c data setup clean
+
+demo: setup data
+	$(BIN)/python examples/demo.py --method=$(METHOD) $(ARGS)
+
+test: setup data lint check-c
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+check-c:
+	$(MAKE) -C tflite_export/kernels check
+
+setup: $(VENV)/.installed
+
+# Editable, so that edits count at once; the C library is built in place and again when it changes.
+$(VENV)/.installed: setup.py $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/python -m pip install --quiet --editable '.[export,examples,test]'
+	touch $@
+
+# Where the package manager can install the images, it does; otherwise Keras is asked for them.
+data:
+	@test -d $(FASHION_MNIST) || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 \
+	  && apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist >/dev/null; } \
+	  || echo "make: no Fashion-MNIST under $(FASHION_MNIST); Keras will look for it" >&2
+
+clean:
+	rm -rf $(VENV) build *.egg-info runs tflite_export/libkerasbits.so
