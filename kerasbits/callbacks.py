@@ -16,7 +16,7 @@ class AdjustBits(keras.callbacks.Callback):
 
     def __init__(self, every: int = 1):
         super().__init__()
-        if not isinstance(every, int) or every < 1:
+        if type(every) is not int or every < 1:
             raise ValueError(f"AdjustBits: expected every >= 1 epochs, got {every!r}")
         self.every = every
 
@@ -39,7 +39,7 @@ class FreezeBits(keras.callbacks.Callback):
 
     def __init__(self, epoch: int):
         super().__init__()
-        if not isinstance(epoch, int) or epoch < 0:
+        if type(epoch) is not int or epoch < 0:
             raise ValueError(f"FreezeBits: expected epoch >= 0, got {epoch!r}")
         self.epoch = epoch
 

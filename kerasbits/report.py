@@ -147,6 +147,9 @@ COLUMNS = (
     "KiB",
 )
 
+FILE_WIDTH = 160
+"""Columns of a summary that is not printed to a terminal."""
+
 
 def cells(row: Row) -> tuple[str, ...]:
     """The texts of one row, in the order of `COLUMNS`."""
@@ -183,10 +186,14 @@ def summary(model) -> None:
     result = report(model)
     table = Table(title=result.headline(), title_justify="left")
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in COLUMNS[:3] else "right")
+        side = "left" if column in COLUMNS[:3] else "right"
+        table.add_column(column, justify=side, overflow="fold")
     for row in result.rows:
         table.add_row(*cells(row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # files and pipes have no width of their own
+        console.width = max(console.width, FILE_WIDTH)
+    console.print(table)
 
 
 def _quantized_row(path: str, layer) -> Row:

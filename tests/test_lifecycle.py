@@ -52,7 +52,7 @@ def test_calibrate_takes_any_data(source):
     model = dense_model(kb.Uniform(), kb.Uniform())
     kb.calibrate(model, SOURCES[source]())
     assert model.get_layer("first").input_grid().hi == np.abs(X).max()
-    hidden = keras.Model(model.input, model.get_layer("first").output)
+    hidden = keras.Model(model.inputs[0], model.get_layer("first").output)
     hidden = predict(hidden, X)
     # The second layer saw the quantized output of the first while its range was still growing.
     assert model.get_layer("last").input_grid().hi == pytest.approx(hidden.max(), rel=0.05)
@@ -62,7 +62,7 @@ def test_calibrate_takes_any_data(source):
 def test_calibrate_one_batch_is_exact():
     model = dense_model(kb.Uniform(), kb.Uniform())
     kb.calibrate(model, X)
-    hidden = keras.Model(model.input, model.get_layer("first").output)
+    hidden = keras.Model(model.inputs[0], model.get_layer("first").output)
     assert model.get_layer("last").input_grid().hi == predict(hidden, X).max()
 
 

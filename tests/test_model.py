@@ -220,6 +220,24 @@ class Subclassed(keras.Model):
         return self.out(self.blocks[0](x))
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_layers_inside_a_model_that_fit_builds(name):
+    """Keras traces such a model before its weights exist; the state must follow the kernel."""
+    x, y = batch()
+    model = Subclassed(METHODS[name])
+    compiled(model, keras.optimizers.SGD(0.0)).fit(x, y, epochs=1, verbose=0)
+    layer = model.blocks[0]
+    state = layer.kernel_host.state()
+    layer.reset_quantizers()
+    for key, value in layer.kernel_host.state().items():
+        np.testing.assert_array_equal(state[key], value, err_msg=key)
+    kb.freeze(model)
+    bits = layer.packed_kernel().bits.max()
+    if bits >= 8:
+        kernel = layer.kernel.numpy()
+        assert np.abs(layer.quantized_kernel() - kernel).max() < np.abs(kernel).max() / 2**6
+
+
 def test_subclassed_models():
     x, y = batch()
     model = Subclassed("bitpruning")

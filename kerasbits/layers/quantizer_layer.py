@@ -171,11 +171,24 @@ def _initializer(spec: VariableSpec, source):
         if callable(value):
             if source is None:
                 raise ValueError("this quantizer starts from a kernel, and none was given")
-            value = value(np.asarray(ops.convert_to_numpy(source), np.float32))
+            w = _read(source)
+            value = 1.0 if w is None else value(w)
         value = ops.cast(ops.convert_to_tensor(value), dtype or "float32") / spec.rate
         return ops.broadcast_to(value, shape)
 
     return initial
+
+
+def _read(source) -> np.ndarray | None:
+    """The kernel as NumPy, or None while Keras only traces shapes, before any weight exists.
+
+    Layers without a `build` method are built that way. Once tracing is over Keras initializes
+    the weights in the order of their creation, and calls the initializers again.
+    """
+    try:
+        return np.asarray(ops.convert_to_numpy(source), np.float32)
+    except (NotImplementedError, TypeError):  # TensorFlow and torch; JAX
+        return None
 
 
 def _constraint(spec: VariableSpec) -> Between | None:

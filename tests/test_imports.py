@@ -1,0 +1,173 @@
+"""Who may import whom, read from the sources; and how long a source may be."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+LONGEST = 350
+METHODS = ("apot", "bayesian_bits", "bitpruning", "bsq", "least_squares", "uniform")
+HEAVY = ("tensorflow", "tensorflow_model_optimization", "tf_keras", "tflite_export", "jax", "torch")
+
+
+def sources(*folders):
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def imports(path, top_level_only=False):
+    """Full names of what a file imports: `from a.b import c` gives `a.b.c`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found += [f"{node.module}.{name.name}" for name in node.names]
+    return found
+
+
+def attributes(path):
+    """Dotted names used in a file, as `tf.keras.Model`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+
+
+def is_below(name, *packages):
+    return any(name == p or name.startswith(p + ".") for p in packages)
+
+
+def standard(name):
+    return name.split(".")[0] in sys.stdlib_module_names
+
+
+def check(paths, *allowed):
+    """Each import is of the standard library or below one of `allowed`."""
+    assert paths
+    for path in paths:
+        for name in imports(path):
+            assert standard(name) or is_below(name, *allowed), f"{path.name} imports {name}"
+
+
+def test_maths_are_pure():
+    check(
+        sources("kerasbits/maths"),
+        "keras.ops", "keras.random", "numpy", "kerasbits.maths",
+    )  # fmt: skip
+    for path in sources("kerasbits/maths"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree)), path
+
+
+@pytest.mark.parametrize("name", ["packed", "bops"])
+def test_records_need_numpy_alone(name):
+    check([ROOT / "kerasbits" / f"{name}.py"], "numpy")
+
+
+def test_quantizers_know_no_host():
+    check(
+        sources("kerasbits/quantizers"),
+        "kerasbits.maths", "kerasbits.packed", "kerasbits.quantizers", "keras", "numpy",
+    )  # fmt: skip
+
+
+def test_methods_know_only_their_own_maths():
+    for method in METHODS:
+        path = ROOT / "kerasbits/quantizers" / f"{method}.py"
+        others = [f"kerasbits.quantizers.{m}" for m in METHODS]
+        assert not [name for name in imports(path) if is_below(name, *others)], path
+
+
+def test_layers_and_models_need_no_maths():
+    check(
+        [*sources("kerasbits/layers"), ROOT / "kerasbits/model.py"],
+        "kerasbits.layers", "kerasbits.packed", "kerasbits.quantizers", "kerasbits.sites",
+        "keras", "numpy",
+    )  # fmt: skip
+
+
+def test_what_works_on_any_host_names_no_host():
+    files = [ROOT / "kerasbits" / f"{name}.py" for name in ("sites", "lifecycle", "report")]
+    check(
+        files,
+        "kerasbits.quantizers.base", "kerasbits.packed", "kerasbits.bops", "kerasbits.sites",
+        "keras.ops", "numpy", "rich",
+    )  # fmt: skip
+
+
+def test_kerasbits_is_light_and_needs_no_exporter():
+    for path in sources("kerasbits"):
+        if "tfmot" in path.parts:
+            continue
+        for name in imports(path):
+            assert not is_below(name, *HEAVY), f"{path} imports {name}"
+            assert not is_below(name, "kerasbits.tfmot"), f"{path} imports {name}"
+
+
+def test_the_exporter_knows_no_method():
+    allowed = ("packed", "sites", "lifecycle", "quantizers.base", "bops")
+    for path in sources("tflite_export"):
+        for name in imports(path):
+            if is_below(name, "kerasbits"):
+                assert is_below(name, *(f"kerasbits.{a}" for a in allowed)), f"{path}: {name}"
+
+
+def test_examples_use_public_names():
+    for path in sources("examples"):
+        for name in imports(path):
+            for package in ("kerasbits", "tflite_export"):
+                depth = 0 if name == package else 1
+                if is_below(name, package):
+                    public = ("kerasbits.tfmot", "kerasbits.layers", "kerasbits.callbacks")
+                    assert name.count(".") <= depth or is_below(name, *public), f"{path}: {name}"
+
+
+def test_only_public_keras():
+    for path in sources("kerasbits", "tflite_export", "examples"):
+        for name in [*imports(path), *attributes(path)]:
+            assert not is_below(name, "keras.src", "tf.keras", "tensorflow.keras"), (
+                f"{path}: {name}"
+            )
+
+
+@pytest.mark.parametrize("folder", ["kerasbits", "tflite_export", "examples"])
+def test_no_long_files(folder):
+    long = {p.name: n for p in sources(folder) if (n := len(p.read_text().splitlines())) > LONGEST}
+    long.pop("kbits_generated.py", None)
+    assert not long
+
+
+def test_no_drawers_for_everything():
+    names = {path.stem for path in sources("kerasbits", "tflite_export", "examples", "tests")}
+    assert not names & {"utils", "util", "common", "misc", "helpers"}
+
+
+def test_the_checks_see_a_breach(tmp_path):
+    """The reader finds imports inside functions too."""
+    path = tmp_path / "bad.py"
+    path.write_text("def f():\n    import tensorflow as tf\n    return tf.keras.Model\n")
+    assert imports(path) == ["tensorflow"]
+    assert imports(path, top_level_only=True) == []
+    assert "tf.keras.Model" in attributes(path)
+    with pytest.raises(AssertionError, match=r"bad\.py imports tensorflow"):
+        check([path], "keras")
+
+
+def test_importing_kerasbits_leaves_tfmot_alone():
+    """Importing tfmot would switch `tf.keras` to Keras 2 for the whole process."""
+    code = (
+        "import sys, kerasbits; "
+        "bad = {'tensorflow_model_optimization', 'tf_keras', 'tflite_export', 'kerasbits.tfmot'}; "
+        "sys.exit(str(bad & set(sys.modules)) if bad & set(sys.modules) else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
