@@ -168,10 +168,12 @@ class UniformGrid:
     zero: int
 
     def codes(self, x: np.ndarray) -> np.ndarray:
-        """Codes of float values."""
+        """Codes of float values; NaN has code 0."""
         x = np.clip(np.asarray(x, np.float32), np.float32(self.lo), np.float32(self.hi))
-        steps = np.rint((x - np.float32(self.origin)) / np.float32(self.step))
-        return np.clip(steps + self.zero, 0, 2**self.bits - 1).astype(np.uint16)
+        with np.errstate(over="ignore"):  # an infinite step count has an outer code, too
+            steps = np.rint((x - np.float32(self.origin)) / np.float32(self.step))
+        codes = np.clip(steps + self.zero, 0, 2**self.bits - 1)
+        return np.where(np.isnan(x), 0, codes).astype(np.uint16)
 
     def values(self, codes: np.ndarray) -> np.ndarray:
         """Values of codes, float32."""
@@ -211,13 +213,14 @@ class TableGrid:
     scale: float
 
     def codes(self, x: np.ndarray) -> np.ndarray:
-        """Codes of float values."""
-        u = np.asarray(x, np.float32) / np.float32(self.unit)
+        """Codes of float values; NaN has code 0."""
+        with np.errstate(over="ignore"):  # infinity lies above all borders, too
+            u = np.asarray(x, np.float32) / np.float32(self.unit)
         magnitude = np.abs(u) if self.signed else np.maximum(u, 0)
         index = np.searchsorted(self.midpoints, magnitude, side="left")
         if self.signed:
             index = len(self.levels) - 1 + np.where(u < 0, -index, index)
-        return index.astype(np.uint16)
+        return np.where(np.isnan(u), 0, index).astype(np.uint16)
 
     def values(self, codes: np.ndarray) -> np.ndarray:
         """Values of codes, float32."""
@@ -260,7 +263,7 @@ class PlanesGrid:
         return len(self.scales)
 
     def codes(self, x: np.ndarray) -> np.ndarray:
-        """Codes of float values."""
+        """Codes of float values; NaN has code 0."""
         return self._walk(x)[0]
 
     def border_distance(self, x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,6 @@ from kerasbits.packed import (
     FLOAT_BITS,
     FloatGrid,
     Floats,
-    InputGrid,
     Planes,
     PlanesGrid,
     TableGrid,
@@ -137,28 +136,25 @@ def _per_channel(layer, parts, fields, sections) -> tuple[Header, Sections]:
 def _grid(layer: PackedLayer) -> tuple[Header, Sections]:
     grid = layer.grid
     if isinstance(grid, FloatGrid):
-        return _float_grid(layer, grid)
+        return {"input_kind": 0, "input_bits": FLOAT_BITS, **_clip(layer, grid)}, {}
     if not 1 <= grid.bits <= 16:
         raise layer.error("input bits in [1, 16]", grid.bits)
     if isinstance(grid, UniformGrid):
         return _uniform_grid(layer, grid)
     fields = {"input_bits": grid.bits}
     if isinstance(grid, PlanesGrid):
-        fields |= {"input_kind": 3, "input_length": len(grid.scales)}
+        fields |= {"input_kind": 3, "input_length": len(grid.scales), **_clip(layer, grid)}
         return fields, {"input_borders": _floats(layer, "scales of the input", grid.scales)}
     return _table_grid(layer, grid, fields)
 
 
-def _float_grid(layer, grid: InputGrid) -> tuple[Header, Sections]:
+def _clip(layer: PackedLayer, grid: FloatGrid | UniformGrid | PlanesGrid) -> Header:
     if not grid.lo <= grid.hi:
         raise layer.error("lo <= hi of the input", (grid.lo, grid.hi))
-    fields = {"input_kind": 0, "input_bits": FLOAT_BITS}
-    return fields | {"input_lo": grid.lo, "input_hi": grid.hi}, {}
+    return {"input_lo": grid.lo, "input_hi": grid.hi}
 
 
 def _uniform_grid(layer, grid: UniformGrid) -> tuple[Header, Sections]:
-    if not grid.lo <= grid.hi:
-        raise layer.error("lo <= hi of the input", (grid.lo, grid.hi))
     if not (0 < np.float32(grid.step) < np.inf and np.isfinite(np.float32(grid.origin))):
         raise layer.error("a positive step and finite origin", (grid.step, grid.origin))
     if abs(grid.zero) > blob_header.MAX_ZERO:
@@ -166,8 +162,7 @@ def _uniform_grid(layer, grid: UniformGrid) -> tuple[Header, Sections]:
     fields = {
         "input_kind": 1,
         "input_bits": grid.bits,
-        "input_lo": grid.lo,
-        "input_hi": grid.hi,
+        **_clip(layer, grid),
         "input_origin": grid.origin,
         "input_step": grid.step,
         "input_zero": grid.zero,

@@ -181,7 +181,7 @@ def _grid(reader: _Reader) -> InputGrid:
         return _clipped_grid(reader, bits)
     if kind == 3:
         count = reader.field("input_length", bits, bits)
-        return PlanesGrid(reader.array("input_borders", "<f4", count))
+        return PlanesGrid(reader.array("input_borders", "<f4", count), *_clip(reader))
     signed, count = bool(header["input_signed"]), reader.field("input_length", 1, 65535)
     levels = reader.array("input_levels", "<i2", count)
     borders = reader.array("input_borders", "<f4", count - 1)
@@ -195,10 +195,15 @@ def _grid(reader: _Reader) -> InputGrid:
     return TableGrid(bits, signed, levels, borders, unit, scale)
 
 
-def _clipped_grid(reader: _Reader, bits: int) -> FloatGrid | UniformGrid:
+def _clip(reader: _Reader) -> tuple[float, float]:
     lo, hi = reader.header["input_lo"], reader.header["input_hi"]
     if not lo <= hi:
         raise error("input_lo", f"at most input_hi {hi}", lo)
+    return lo, hi
+
+
+def _clipped_grid(reader: _Reader, bits: int) -> FloatGrid | UniformGrid:
+    lo, hi = _clip(reader)
     if bits == FLOAT_BITS:
         return FloatGrid(lo, hi)
     origin, step = _finite(reader, "input_origin"), _positive(reader, "input_step")

@@ -44,6 +44,7 @@ GRIDS = (
     "planes1",
     "planes2",
     "planes5",
+    "planes3_clipped",
 )
 
 
@@ -117,6 +118,7 @@ def make_grid(kind):
         "planes1": PlanesGrid(f32([0.7])),
         "planes2": PlanesGrid(f32([0.9, 0.4])),
         "planes5": PlanesGrid(f32([1.0, 0.45, 0.3, 0.1, 0.05])),
+        "planes3_clipped": PlanesGrid(f32([1.0, 0.45, 0.3]), -1.375, 1.2),
     }
     return named[kind]
 

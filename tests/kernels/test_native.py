@@ -11,7 +11,7 @@ from kernels.layers_for_tests import (
 )
 from kernels.reference_for_tests import expected, finish
 
-from kerasbits.packed import FloatGrid, Floats, PackedTensor, Table, Uniform, UniformGrid
+from kerasbits.packed import FloatGrid, Floats, PackedTensor, PlanesGrid, Table, Uniform, UniformGrid
 from tflite_export.blob import PackedLayer, write_blob
 from tflite_export.native import NativeOp, isa
 
@@ -127,6 +127,26 @@ def test_input_codes_equal_those_of_the_grid(grid):
         np.testing.assert_array_equal(op.input_codes(x), quantizer.codes(x))
 
 
+@pytest.mark.parametrize("instructions", ["scalar", None])
+def test_clip_of_three_planes_changes_codes(monkeypatch, instructions):
+    """Beyond hi the sum of the first two scales overshoots, so the last sign falls."""
+    if instructions:
+        monkeypatch.setenv("KERASBITS_ISA", instructions)
+    quantizer = make_grid("planes3_clipped")
+    x = f32(np.concatenate([np.linspace(-3, 3, 1001), [1.2, -1.375, np.inf, -np.inf, np.nan]]))
+    free = PlanesGrid(quantizer.scales)
+    changed = quantizer.codes(x) != free.codes(x)
+    np.testing.assert_array_equal(quantizer.codes(f32([3, -3])), [0b110, 0b001])
+    np.testing.assert_array_equal(free.codes(f32([3, -3])), [0b111, 0b000])
+    assert 0.2 < changed.mean() < 0.8
+    rng = np.random.default_rng(6)
+    layer = random_layer(rng, "dense", (len(x), 3), "uniform", "planes3_clipped")
+    with NativeOp(write_blob(layer)) as op:
+        np.testing.assert_array_equal(op.input_codes(x), quantizer.codes(x))
+        y, bound = expected(layer, x)
+        assert (np.abs(op.run(x) - y) <= bound).all()
+
+
 def test_codes_of_a_grid_with_a_huge_zero():
     """Beyond the range where adding 1.5 * 2**23 rounds."""
     grid = UniformGrid(8, 0.0, 300.0, 0.0, float(np.float32(3e-5)), -9999700)
@@ -227,6 +247,7 @@ def test_not_a_number_has_the_lowest_code(grid):
     layer = random_layer(rng, "dense", (5, 3), "uniform", grid)
     with NativeOp(write_blob(layer)) as op:
         np.testing.assert_array_equal(op.input_codes(f32([np.nan])), [0])
+        np.testing.assert_array_equal(layer.grid.codes(f32([np.nan])), [0])
         assert np.isfinite(op.run(f32([np.nan, np.inf, -np.inf, 1e38, -1e38]))).all()
 
 

@@ -51,6 +51,17 @@ def test_round_trip_of_grids(grid):
     same(layer, read_blob(write_blob(layer)))
 
 
+def test_clip_of_planes():
+    rng = np.random.default_rng(1)
+    free = read_blob(write_blob(random_layer(rng, "dense", (7, 3), "uniform", "planes5"))).grid
+    assert (free.lo, free.hi) == (-np.inf, np.inf)
+    layer = random_layer(rng, "dense", (7, 3), "uniform", "planes3_clipped")
+    blob = write_blob(layer)
+    assert struct.unpack_from("<ff", blob, 88) == (-1.375, float(np.float32(1.2)))
+    x = f32([-9, -1.3, 0, 1.3, 9, np.inf, np.nan])
+    np.testing.assert_array_equal(read_blob(blob).grid.codes(x), layer.grid.codes(x))
+
+
 @pytest.mark.parametrize("axis", [2, 3])
 def test_depthwise_channel_axis(axis):
     rng = np.random.default_rng(2)
@@ -212,6 +223,17 @@ WRONG_FIELDS = [
 def test_fields_out_of_range_are_refused(field, value, fmt):
     with pytest.raises(ValueError, match="expected"):
         read_blob(change(write_blob(hand_made()), field, value, fmt))
+
+
+@pytest.mark.parametrize("grid", ["float_clipped", "uniform4", "planes3_clipped"])
+@pytest.mark.parametrize(("field", "value"), [("input_lo", 5.0), ("input_hi", np.nan)])
+def test_a_clip_that_is_no_range_is_refused(grid, field, value):
+    layer = dataclasses.replace(hand_made(), grid=make_grid(grid))
+    with pytest.raises(ValueError, match="input_lo"):
+        read_blob(change(write_blob(layer), field, value, "f"))
+    swapped = dataclasses.replace(layer.grid, lo=layer.grid.hi, hi=layer.grid.lo)
+    with pytest.raises(ValueError, match="layer 'net/fc': expected lo <= hi"):
+        write_blob(dataclasses.replace(layer, grid=swapped))
 
 
 @pytest.mark.parametrize(

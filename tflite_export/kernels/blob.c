@@ -144,7 +144,7 @@ static int check_ranges(kb_blob* blob, kb_error error) {
   if (!(blob->act_min <= blob->act_max))
     return kb_fail(error, "blob, byte 72: expected act_min <= act_max, got %g, %g",
                    (double)blob->act_min, (double)blob->act_max);
-  if (blob->input_kind <= KB_INPUT_UNIFORM && !(blob->input_lo <= blob->input_hi))
+  if (blob->input_kind != KB_INPUT_TABLE && !(blob->input_lo <= blob->input_hi))
     return kb_fail(error, "blob, byte 88: expected input lo <= hi, got %g, %g",
                    (double)blob->input_lo, (double)blob->input_hi);
   int uniform = blob->input_kind == KB_INPUT_UNIFORM, table = blob->input_kind == KB_INPUT_TABLE;

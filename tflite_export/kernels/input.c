@@ -127,11 +127,12 @@ static void table_codes(const kb_input* input, const float* x, size_t count, uin
 /* Some values at a time, plane by plane, which the compiler turns into vectors. */
 static void plane_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
   enum { kSome = 64 };
+  const float lo = input->lo, hi = input->hi;
   float rest[kSome];
   int32_t code[kSome];
   for (size_t first = 0; first < count; first += kSome) {
     const size_t some = count - first < kSome ? count - first : kSome;
-    for (size_t i = 0; i < some; i++) rest[i] = x[first + i];
+    for (size_t i = 0; i < some; i++) rest[i] = clip(x[first + i], lo, hi);
     memset(code, 0, sizeof code);
     for (int p = 0; p < input->bits; p++) {
       const float up = input->borders[p], down = -up;
