@@ -1,11 +1,11 @@
 """The whole road on real images: train, quantize, learn bits, freeze, export, run the file.
 
-python examples/demo.py --method=bsq
+Example:
+    python examples/demo.py --method=bsq
 """
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import time
 
@@ -13,58 +13,10 @@ import keras
 import numpy as np
 from absl import app, flags, logging
 from data import fashion_mnist
-from networks import lenet5
+from recipes import RECIPES, Recipe
 
 import kerasbits as kb
 import tflite_export
-
-FINAL = r"^logits$"
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a method is used here: its quantizer, and rules for layers that want another."""
-
-    kernel: kb.Quantizer
-    rules: dict[str, kb.Rule]
-    inputs: kb.Quantizer = dataclasses.field(default_factory=lambda: kb.Uniform(bits=8))
-
-
-def recipe(method: str) -> Recipe:
-    """The settings of the demo for each method."""
-    recipes = {
-        "bitpruning": Recipe(kb.BitPruning(strength=0.1), {}),
-        "least_squares_binary": Recipe(
-            kb.LeastSquaresBinary(scheme="ls2"),
-            {r"^conv1$|^logits$": kb.Rule(kb.Uniform(8), kb.Uniform(8))},
-        ),
-        "bsq": Recipe(kb.BSQ(strength=5e-3), {}),
-        "apot": Recipe(
-            kb.APoT(bits=4), {r"^conv1$|^logits$": kb.Rule(kb.Uniform(8), kb.Uniform(8))}
-        ),
-        "bayesian_bits": Recipe(
-            kb.BayesianBits(strength=0.02),
-            {FINAL: kb.Rule(kb.BayesianBits(strength=0.02, prune=False), kb.Uniform(8))},
-        ),
-        "uniform": Recipe(kb.Uniform(bits=4), {}),
-        "binary": Recipe(
-            kb.LeastSquaresBinary(scheme="ls1"),
-            {r"^conv1$|^logits$": kb.Rule(kb.Uniform(8), kb.Uniform(8))},
-            kb.LeastSquaresBinary(scheme="ls1"),
-        ),
-    }
-    return recipes[method]
-
-
-METHODS = (
-    "bitpruning",
-    "least_squares_binary",
-    "bsq",
-    "apot",
-    "bayesian_bits",
-    "uniform",
-    "binary",
-)
 
 
 def define_flags() -> None:
@@ -72,8 +24,9 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "method",
         "bitpruning",
-        METHODS,
-        "Method that learns the bits; 'binary' is 1-bit weights and inputs by least squares.",
+        list(RECIPES),
+        "Method that learns the bits. 'uniform' is the plain baseline; 'binary_weights' and "
+        "'binary' are 1-bit weights, and 1-bit weights and inputs, by least squares.",
     )
     flags.DEFINE_string("data_dir", None, "Folder with the four IDX files of Fashion-MNIST.")
     flags.DEFINE_string("output", "runs/demo", "Folder for the model and the exported file.")
@@ -151,12 +104,13 @@ def main(argv: list[str]) -> None:
         output.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise SystemExit(f"demo: {error}") from None
+    chosen = RECIPES[flag.method]
     heading(f"LeNet-5 in float, {len(train[0]):,} images of Fashion-MNIST")
-    model = lenet5()
+    model = chosen.network()
     rate = decaying(flag.learning_rate, flag.float_epochs, len(train[0]))
     fit(model, rate, flag.float_epochs, train, test)
     heading(f"learning bits by {flag.method}")
-    q = learn(model, recipe(flag.method), train, test)
+    q = learn(model, chosen, train, test)
     kb.summary(q)
     q.save(output / f"{flag.method}.keras")
     heading("exporting, verifying, and running the file over the test images")
