@@ -33,7 +33,7 @@ EXTRAS = {
         "flatbuffers",
     ],
     "tfmot": ["tensorflow-model-optimization>=0.8", "tf_keras>=2.20"],
-    "examples": ["absl-py", "rich", "pyyaml"],
+    "examples": ["absl-py"],
     "test": ["pytest", "hypothesis", "ruff", "jax"],
 }
 
@@ -96,7 +96,7 @@ setup(
     package_data={
         "tflite_export": ["kernels/*.c", "kernels/*.h", "kernels/*.inc", "kernels/Makefile"]
     },
-    install_requires=["keras>=3.15", "numpy"],
+    install_requires=["keras>=3.15", "numpy", "rich"],
     extras_require=EXTRAS,
     ext_modules=[library()],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel},

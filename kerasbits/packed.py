@@ -79,7 +79,7 @@ class PackedTensor:
         bits: (C,) whole bits of each output channel. 0 means the channel is zero and takes no
             space. Channels of a `Table` or `Planes` tensor have either 0 or one common width.
         channel_axis: axis of the output channels.
-        encoding: what the codes mean. With `Floats`, `codes` is empty and `bits` is 32.
+        encoding: what the codes mean. With `Floats`, `codes` is empty and `bits` is 32 or 0.
     """
 
     name: str
@@ -101,10 +101,11 @@ class PackedTensor:
 
     def decode(self) -> np.ndarray:
         """The values, float32, in the shape of the kernel."""
-        if isinstance(self.encoding, Floats):
-            return np.asarray(self.encoding.values, np.float32)
-        last = np.moveaxis(self.codes, self.channel_axis, -1)
-        values = np.where(self.bits > 0, _values(last, self.encoding), np.float32(0))
+        is_float = isinstance(self.encoding, Floats)
+        stored = np.asarray(self.encoding.values, np.float32) if is_float else self.codes
+        last = np.moveaxis(stored, self.channel_axis, -1)
+        values = last if is_float else _values(last, self.encoding)
+        values = np.where(self.bits > 0, values, np.float32(0))
         return np.moveaxis(values.astype(np.float32), -1, self.channel_axis)
 
 

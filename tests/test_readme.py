@@ -43,7 +43,7 @@ def test_named_files_and_links_exist():
 def test_documented_names_exist():
     import kerasbits as kb
 
-    for dotted in re.findall(r"`?kb\.([\w.]+)", README):
+    for dotted in re.findall(r"(?<![\w/])kb\.([\w.]+)", README):
         value = kb
         for part in dotted.rstrip(".").split("."):
             value = getattr(value, part)

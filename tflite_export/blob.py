@@ -89,14 +89,13 @@ def _geometry(layer: PackedLayer) -> tuple[Header, Sections]:
 
 def _weight(layer: PackedLayer) -> tuple[Header, Sections]:
     weight, encoding = layer.weight, layer.weight.encoding
-    count = layer.out_channels
-    if isinstance(encoding, Floats):
-        values = _floats(layer, "kernel", layer.rows(np.asarray(encoding.values)))
-        bits = np.full(count, FLOAT_BITS, np.uint8)
-        fields = {"encoding": 3, "weight_bits": FLOAT_BITS}
-        return fields, {"channel_bits": bits.tobytes(), "codes": values}
-    bits = np.broadcast_to(layer.spread(np.asarray(weight.bits)), (count,)).astype(np.uint8)
+    bits = layer.spread(np.asarray(weight.bits))
+    bits = np.broadcast_to(bits, (layer.out_channels,)).astype(np.uint8)
     fields = {"weight_bits": int(bits.max())}
+    if isinstance(encoding, Floats):
+        kept = layer.rows(np.asarray(encoding.values))[bits > 0]
+        sections = {"channel_bits": bits.tobytes(), "codes": _floats(layer, "kernel", kept)}
+        return fields | {"encoding": 3}, sections
     sections = {
         "channel_bits": bits.tobytes(),
         "codes": pack_codes(layer.rows(np.asarray(weight.codes)), bits),

@@ -112,17 +112,12 @@ def _weight(reader: _Reader, op: str, shape: tuple[int, ...], out: int) -> Packe
     per_channel = reader.field("per_channel", 0, 0 if kind == 3 else 1)
     if kind != 2:
         reader.field("table_length", 0, 0)
+    limit = FLOAT_BITS if kind == 3 else 16
+    if bits.max() > limit or bits.max() != reader.header["weight_bits"]:
+        expected = f"the widest channel, at most {limit}"
+        raise error("weight_bits", expected, reader.header["weight_bits"])
     if kind == 3:
-        reader.field("weight_bits", FLOAT_BITS, FLOAT_BITS)
-        if (bits != FLOAT_BITS).any():
-            raise ValueError(f"blob, section channel_bits: expected {FLOAT_BITS}, got {bits}")
-        values = reader.array("codes", "<f4", out * row).reshape(out, row).T.reshape(shape)
-        axis = 2 if op == "depthwise_conv2d" else len(shape) - 1
-        bits = np.full(shape[axis], FLOAT_BITS, np.int32)
-        encoding = Floats(frozen_copy(values, np.float32))
-        return PackedTensor("", np.zeros(0, np.uint16), bits, axis, encoding)
-    if bits.max() > 16 or bits.max() != reader.header["weight_bits"]:
-        raise error("weight_bits", "the widest channel, at most 16", reader.header["weight_bits"])
+        return _float_weight(reader, op, shape, bits)
     if kind != 0 and len(np.unique(bits[bits > 0])) > 1:
         raise ValueError(f"blob, section channel_bits: expected one width, got {bits}")
     reader.left.discard("codes")
@@ -136,6 +131,19 @@ def _weight(reader: _Reader, op: str, shape: tuple[int, ...], out: int) -> Packe
         return _depthwise(rows, shape, bits, encoding)
     codes = frozen_copy(rows.T.reshape(shape), np.uint16)
     return PackedTensor("", codes, bits, len(shape) - 1, encoding)
+
+
+def _float_weight(reader: _Reader, op: str, shape, bits: np.ndarray) -> PackedTensor:
+    if not np.isin(bits, (0, FLOAT_BITS)).all():
+        raise ValueError(f"blob, section channel_bits: expected 0 or {FLOAT_BITS}, got {bits}")
+    kept, out = bits > 0, len(bits)
+    rows = np.zeros((out, math.prod(shape) // out), np.float32)
+    rows[kept] = reader.array("codes", "<f4", rows[kept].size).reshape(rows[kept].shape)
+    axis, pick = len(shape) - 1, np.arange(out)
+    if op == "depthwise_conv2d":
+        axis, pick, shape = _depthwise_axis([bits], shape)
+    values = frozen_copy(rows.T.reshape(shape), np.float32)
+    return PackedTensor("", np.zeros(0, np.uint16), bits[pick], axis, Floats(values))
 
 
 def _encoding(reader: _Reader, kind: int, width: int, planes: int) -> Uniform | Planes | Table:
@@ -152,23 +160,27 @@ def _encoding(reader: _Reader, kind: int, width: int, planes: int) -> Uniform | 
 
 
 def _depthwise(rows: np.ndarray, shape, bits: np.ndarray, encoding) -> PackedTensor:
-    """The kernel with the first channel axis that its parameters allow.
+    parts = {f.name: getattr(encoding, f.name) for f in dataclasses.fields(encoding)}
+    levels = {"levels": parts.pop("levels")} if "levels" in parts else {}
+    wide = {name: p for name, p in parts.items() if p.shape[-1] == len(bits)}
+    axis, pick, shape = _depthwise_axis([bits, *wide.values()], shape)
+    parts |= {name: p[..., pick] for name, p in wide.items()}
+    codes = frozen_copy(rows.T.reshape(shape), np.uint16)
+    return PackedTensor("", codes, bits[pick], axis, type(encoding)(**parts, **levels))
+
+
+def _depthwise_axis(parts: list[np.ndarray], shape) -> tuple[int, np.ndarray, tuple[int, ...]]:
+    """The first channel axis that (..., O) parameters allow, their channels, and the shape.
 
     They may be equal over the depth multiplier (axis 2), or over the input channels (axis 3);
     else the kernel is `[kh, kw, out]`.
     """
-    out, multiplier = len(bits), shape[3]
-    codes = frozen_copy(rows.T.reshape(shape), np.uint16)
-    parts = {f.name: getattr(encoding, f.name) for f in dataclasses.fields(encoding)}
-    levels = {"levels": parts.pop("levels")} if "levels" in parts else {}
+    out, multiplier = shape[2] * shape[3], shape[3]
     first = np.arange(out)
     for axis, index in ((2, first // multiplier * multiplier), (3, first % multiplier)):
-        wide = [p for p in (bits, *parts.values()) if p.shape[-1] == out]
-        if all(np.array_equal(p, p[..., index]) for p in wide):
-            pick = np.unique(index)
-            few = {n: p[..., pick] if p.shape[-1] == out else p for n, p in parts.items()}
-            return PackedTensor("", codes, bits[pick], axis, type(encoding)(**few, **levels))
-    return PackedTensor("", codes.reshape(*shape[:2], out), bits, 2, encoding)
+        if all(np.array_equal(p, p[..., index]) for p in parts):
+            return axis, np.unique(index), shape
+    return 2, first, (*shape[:2], out)
 
 
 def _grid(reader: _Reader) -> InputGrid:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasbits.packed import Floats, InputGrid, PackedTensor, Planes, Table
+from kerasbits.packed import FLOAT_BITS, Floats, InputGrid, PackedTensor, Planes, Table
 
 OPS = ("dense", "conv2d", "depthwise_conv2d")
 
@@ -150,6 +150,8 @@ class PackedLayer:
     def _check_codes(self):
         encoding, bits = self.weight.encoding, np.asarray(self.weight.bits)
         if isinstance(encoding, Floats):
+            if not np.isin(bits, (0, FLOAT_BITS)).all():
+                raise self.error(f"bits of floats 0 or {FLOAT_BITS}", bits)
             return
         if bits.min() < 0 or bits.max() > 16:
             raise self.error("bits in [0, 16]", bits)

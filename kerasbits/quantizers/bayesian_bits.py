@@ -262,8 +262,7 @@ class BayesianBits(Quantizer):
     def encode(self, w: np.ndarray, state: State, site: Site) -> packed.PackedTensor:
         """Codes `k + zero`, `zero` the code of the value 0; float values at 32 bits.
 
-        Dropped channels have 0 bits and codes 0; at 32 bits they are zeros of 32 bits, since
-        floats are stored whole.
+        Dropped channels have 0 bits, and codes or values 0.
 
         Raises:
             ValueError: not frozen, or NaN or infinity in the kernel.

@@ -15,8 +15,8 @@ def pack_kernel(
 ) -> packed.PackedTensor:
     """Codes `k + zero` of `maths.fixed_codes`, with `zero` the code of the value 0.
 
-    Dropped channels have 0 bits and codes 0. Above 16 bits the clipped values stay float;
-    dropped channels are then zeros of 32 bits, since floats are stored whole.
+    Dropped channels have 0 bits and codes 0. Above 16 bits the clipped values stay float, 0 in
+    dropped channels.
 
     Args:
         w: finite kernel, float32.
@@ -31,14 +31,12 @@ def pack_kernel(
     w = ops.convert_to_tensor(w)
     if bits > packed.MAX_CODE_BITS:
         values = ops.convert_to_numpy(maths.clip_to_range(w, beta, signed)) * over
-        codes = np.zeros(0)
-        widths = np.full(site.channels, packed.FLOAT_BITS)
+        codes, bits = np.zeros(0), packed.FLOAT_BITS
         encoding = packed.Floats(packed.frozen_copy(values, np.float32))
     else:
         codes, step = (ops.convert_to_numpy(v) for v in maths.fixed_codes(w, beta, signed, bits))
         zero = zero_code(bits, signed)
         codes = (codes.astype(np.int32) + zero) * over
-        widths = bits * kept
         encoding = packed.Uniform(
             scale=packed.frozen_copy([step], np.float32),
             zero=packed.frozen_copy([zero], np.int32),
@@ -47,7 +45,7 @@ def pack_kernel(
     return packed.PackedTensor(
         name=site.name,
         codes=packed.frozen_copy(codes, np.uint16),
-        bits=packed.frozen_copy(widths, np.int32),
+        bits=packed.frozen_copy(bits * kept, np.int32),
         channel_axis=axis,
         encoding=encoding,
     )

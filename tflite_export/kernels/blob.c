@@ -115,13 +115,14 @@ static void read_geometry(kb_fields* f, kb_blob* blob) {
 
 static void read_formats(kb_fields* f, kb_blob* blob) {
   int floats = blob->encoding == KB_FLOATS;
-  blob->weight_bits = (int)field(f, 80, 1, floats ? 32 : 0, floats ? 32 : KB_MAX_BITS);
+  blob->weight_bits = (int)field(f, 80, 1, 0, floats ? KB_FLOAT_BITS : KB_MAX_BITS);
   blob->per_channel = (int)field(f, 81, 1, 0, !floats);
   int table = blob->encoding == KB_TABLE;
   blob->table_length = (int)field(f, 82, 2, table, table ? 65535 : 0);
   int kind = blob->input_kind = (int)field(f, 84, 1, KB_INPUT_FLOAT, KB_INPUT_PLANES);
   int is_float = kind == KB_INPUT_FLOAT;
-  blob->input_bits = (int)field(f, 85, 1, is_float ? 32 : 1, is_float ? 32 : KB_MAX_BITS);
+  blob->input_bits = (int)field(f, 85, 1, is_float ? KB_FLOAT_BITS : 1,
+                                is_float ? KB_FLOAT_BITS : KB_MAX_BITS);
   blob->input_signed = (int)field(f, 86, 1, 0, kind == KB_INPUT_TABLE);
   blob->input_lo = kb_load_f32(f->p + 88);
   blob->input_hi = kb_load_f32(f->p + 92);
@@ -158,9 +159,8 @@ static int check_ranges(kb_blob* blob, kb_error error) {
   return 0;
 }
 
-static int check_channel_bits(kb_blob* blob, kb_error error) {
+static int check_channel_bits(kb_blob* blob, int64_t* count, kb_error error) {
   const uint8_t* bits = blob->section[KB_CHANNEL_BITS].data;
-  int64_t count[256] = {0};
   int widest = 0, widths = 0;
   for (int64_t o = 0; o < blob->out; o++) {
     count[bits[o]]++;
@@ -169,21 +169,31 @@ static int check_channel_bits(kb_blob* blob, kb_error error) {
   if (widest != blob->weight_bits)
     return kb_fail(error, "blob, byte 80: expected %d, the widest channel, got %d", widest,
                    blob->weight_bits);
+  if (blob->encoding == KB_FLOATS && count[0] + count[KB_FLOAT_BITS] != blob->out)
+    return kb_fail(error, "blob, section channel bits: expected 0 or %d, got others",
+                   KB_FLOAT_BITS);
   for (int width = 1; width <= widest; width++) widths += count[width] > 0;
-  if ((blob->encoding == KB_FLOATS && count[32] != blob->out) ||
-      (blob->encoding != KB_UNIFORM && widths > 1))
+  if (blob->encoding != KB_UNIFORM && widths > 1)
     return kb_fail(error, "blob, section channel bits: expected one width, got %d", widths);
+  return 0;
+}
+
+static int check_code_bytes(const kb_blob* blob, size_t expected, kb_error error) {
+  if (blob->section[KB_CODES].bytes == expected) return 0;
+  return kb_fail(error, "blob, section codes: expected %zu bytes, got %zu", expected,
+                 blob->section[KB_CODES].bytes);
+}
+
+/* Find the streams of each width; no bit may be set behind the codes of a stream. */
+static int find_streams(kb_blob* blob, const int64_t* count, kb_error error) {
   size_t at = 0;
   for (int width = 1; width <= KB_MAX_BITS; width++) {
     blob->stream_at[width] = at;
     blob->stream_bytes[width] = (size_t)((count[width] * blob->row + 63) / 64 * 8);
     at += (size_t)width * blob->stream_bytes[width];
   }
-  size_t codes = blob->encoding == KB_FLOATS ? (size_t)(blob->out * blob->row) * 4 : at;
-  if (blob->section[KB_CODES].bytes != codes)
-    return kb_fail(error, "blob, section codes: expected %zu bytes, got %zu", codes,
-                   blob->section[KB_CODES].bytes);
-  for (int width = 1; width <= widest && blob->encoding != KB_FLOATS; width++) {
+  if (check_code_bytes(blob, at, error)) return -1;
+  for (int width = 1; width <= KB_MAX_BITS; width++) {
     const uint8_t* stream = blob->section[KB_CODES].data + blob->stream_at[width];
     int64_t used = count[width] * blob->row;
     for (int plane = 0; plane < width; plane++, stream += blob->stream_bytes[width]) {
@@ -195,6 +205,13 @@ static int check_channel_bits(kb_blob* blob, kb_error error) {
     }
   }
   return 0;
+}
+
+static int check_codes(kb_blob* blob, kb_error error) {
+  int64_t count[256] = {0};
+  if (check_channel_bits(blob, count, error)) return -1;
+  if (blob->encoding != KB_FLOATS) return find_streams(blob, count, error);
+  return check_code_bytes(blob, (size_t)(count[KB_FLOAT_BITS] * blob->row) * 4, error);
 }
 
 static int check_section_sizes(const kb_blob* blob, kb_error error) {
@@ -273,7 +290,7 @@ int kb_blob_read(const void* data, size_t bytes, kb_blob* blob, kb_error error) 
   read_geometry(&fields, blob);
   if (!fields.failed) read_formats(&fields, blob);
   if (fields.failed || check_ranges(blob, error) || check_section_sizes(blob, error) ||
-      check_channel_bits(blob, error) || check_numbers(blob, error))
+      check_codes(blob, error) || check_numbers(blob, error))
     return -1;
   return blob->input_kind == KB_INPUT_TABLE ? check_input_table(blob, error) : 0;
 }

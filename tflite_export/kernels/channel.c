@@ -97,13 +97,13 @@ static float value_of(const kb_blob* blob, const kb_channel* channel, int number
 
 int kb_channel_values(const kb_blob* blob, const kb_channel* channel, float* values,
                       uint16_t* numbers, kb_error error) {
-  if (blob->encoding == KB_FLOATS) {
-    for (int64_t k = 0; k < blob->row; k++)
-      values[k] = kb_blob_f32(blob, KB_CODES, channel->index * blob->row + k);
-    return 0;
-  }
   memset(values, 0, (size_t)blob->row * sizeof *values);
   if (channel->width == 0) return 0;
+  if (blob->encoding == KB_FLOATS) {
+    for (int64_t k = 0; k < blob->row; k++)
+      values[k] = kb_blob_f32(blob, KB_CODES, channel->rank * blob->row + k);
+    return 0;
+  }
   if (kb_channel_numbers(blob, channel, numbers, error)) return -1;
   for (int64_t k = 0; k < blob->row; k++) values[k] = value_of(blob, channel, numbers[k]);
   return 0;
