@@ -32,7 +32,7 @@ def define_flags() -> None:
     flags.DEFINE_string("output", "runs/demo", "Folder for the model and the exported file.")
     flags.DEFINE_integer("float_epochs", 4, "Epochs of float training.", lower_bound=1)
     flags.DEFINE_integer("learn_epochs", 4, "Epochs in which bits are learned.", lower_bound=1)
-    flags.DEFINE_integer("tune_epochs", 2, "Epochs with frozen bits.", lower_bound=1)
+    flags.DEFINE_integer("tune_epochs", 3, "Epochs with frozen bits.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
     flags.DEFINE_float(
         "learning_rate",
