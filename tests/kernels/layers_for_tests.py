@@ -55,15 +55,15 @@ def f32(values):
 def random_weight(rng, kind, shape, axis=-1):
     """A `PackedTensor` with a dropped channel wherever there are three channels or more."""
     channels = shape[axis]
-    if kind == "floats":
-        bits = np.full(channels, 32)
-        values = Floats(f32(rng.normal(size=shape)))
-        return PackedTensor("test", np.zeros(0, np.uint16), bits, axis % len(shape), values)
     bits = np.full(channels, _width(rng, kind))
     if kind == "uniform_mixed":
         bits = rng.permutation(np.resize(np.arange(0, 17), channels))
     if channels >= 3:
         bits[rng.integers(channels)] = 0
+    if kind == "floats":
+        values = np.moveaxis(np.moveaxis(rng.normal(size=shape), axis, -1) * (bits > 0), -1, axis)
+        codes = np.zeros(0, np.uint16)
+        return PackedTensor("test", codes, bits, axis % len(shape), Floats(f32(values)))
     encoding = _encoding(rng, kind, channels, bits)
     top = 2**bits if not isinstance(encoding, Table) else np.minimum(len(encoding.levels), 2**bits)
     codes = np.moveaxis(np.zeros(shape), axis, -1)
@@ -72,7 +72,7 @@ def random_weight(rng, kind, shape, axis=-1):
 
 
 def _width(rng, kind):
-    widths = {"one_bit": 1, "ternary": 2, "table": 4, "wide_table": 5}
+    widths = {"one_bit": 1, "ternary": 2, "table": 4, "wide_table": 5, "floats": 32}
     return widths.get(kind) or int(rng.integers(2, 5))
 
 

@@ -8,10 +8,11 @@ from kerasbits.packed import FloatGrid, Floats, PlanesGrid, Table, TableGrid, Un
 def exact_weight(tensor):
     """Decoded kernel in float64, without the roundings of float32."""
     encoding = tensor.encoding
+    stored = encoding.values if isinstance(encoding, Floats) else tensor.codes.astype(np.int64)
+    codes = np.moveaxis(stored, tensor.channel_axis, -1)
     if isinstance(encoding, Floats):
-        return np.asarray(encoding.values, np.float64)
-    codes = np.moveaxis(tensor.codes.astype(np.int64), tensor.channel_axis, -1)
-    if isinstance(encoding, Uniform):
+        values = codes.astype(np.float64)
+    elif isinstance(encoding, Uniform):
         steps = codes - encoding.zero
         values = encoding.origin.astype(np.float64) + encoding.scale.astype(np.float64) * steps
     elif isinstance(encoding, Table):

@@ -1,5 +1,6 @@
 """The C tests under sanitizers, and the two readers of blobs against each other."""
 
+import dataclasses
 import itertools
 import pathlib
 import shutil
@@ -9,10 +10,11 @@ import sys
 
 import numpy as np
 import pytest
-from kernels.layers_for_tests import ENCODINGS, GRIDS, random_layer
+from kernels.layers_for_tests import ENCODINGS, GRIDS, random_layer, random_weight
 
+from kerasbits.packed import FloatGrid
 from tflite_export import blob_header, native
-from tflite_export.blob import read_blob, write_blob
+from tflite_export.blob import PackedLayer, read_blob, write_blob
 from tflite_export.native import NativeOp
 
 KERNELS = pathlib.Path(native.__file__).parent / "kernels"
@@ -74,6 +76,21 @@ def test_both_readers_refuse_the_same(mask):
             assert accepted(read_blob, changed) == native_too, f"byte {at}"
             refused += not native_too
     assert refused > 300
+
+
+def test_both_readers_want_floats_of_0_or_32_bits():
+    """Every value in every channel of three, the second of which is dropped."""
+    weight = random_weight(np.random.default_rng(0), "floats", (2, 3))
+    weight = dataclasses.replace(weight, bits=np.array([32, 0, 32]))
+    blob = write_blob(PackedLayer("dense", weight, FloatGrid()))
+    for at, value in itertools.product(range(256, 259), range(256)):
+        changed = bytearray(blob)
+        changed[at] = value
+        # Any other set of channels is at odds with the length of the codes.
+        sound = changed == blob
+        changed = reseal(changed)
+        assert accepted(lambda b: NativeOp(b).close(), changed) == sound
+        assert accepted(read_blob, changed) == sound
 
 
 def test_truncated_and_flipped_blobs_are_refused():

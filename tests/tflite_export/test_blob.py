@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels.layers_for_tests import ENCODINGS, GRIDS, f32, make_grid, random_layer, random_weight
 
-from kerasbits.packed import FloatGrid, Floats, PackedTensor, Planes, Table, Uniform, UniformGrid
+from kerasbits.packed import FloatGrid, PackedTensor, Planes, Table, Uniform, UniformGrid
 from tflite_export import blob_header
 from tflite_export.blob import PackedLayer, read_blob, section_sizes, write_blob
 
@@ -307,9 +307,3 @@ def test_layers_that_do_not_fit_are_refused_by_name(changes, message):
         write_blob(dataclasses.replace(hand_made(), **{"groups": 1, **changes}))
     name = changes["weight"].name if "weight" in changes else "net/fc"
     assert f"layer '{name}'" in str(info.value)
-
-
-def test_floats_that_are_not_finite_are_refused():
-    weight = PackedTensor("w", np.zeros(0), np.array([32]), 1, Floats(f32([[np.inf]])))
-    with pytest.raises(ValueError, match="finite"):
-        write_blob(PackedLayer("dense", weight, FloatGrid()))

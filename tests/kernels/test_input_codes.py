@@ -1,0 +1,73 @@
+"""Codes of inputs in the C library, against the grids."""
+
+import numpy as np
+import pytest
+from kernels.layers_for_tests import GRIDS, f32, make_grid, random_layer, random_weight
+from kernels.reference_for_tests import expected
+
+from kerasbits.packed import FloatGrid, Floats, PackedTensor, PlanesGrid, UniformGrid
+from tflite_export.blob import PackedLayer, write_blob
+from tflite_export.native import NativeOp
+
+
+@pytest.mark.parametrize("grid", [g for g in GRIDS if not g.startswith("float")])
+def test_input_codes_equal_those_of_the_grid(grid):
+    rng = np.random.default_rng(6)
+    quantizer = make_grid(grid)
+    steps = quantizer.values(np.arange(2**quantizer.bits if "table" not in grid else 4))
+    middles = (steps[1:] + steps[:-1]) / 2
+    x = np.concatenate([rng.normal(size=4000) * 2, steps, middles, [0.0, -0.0, 1e30, -1e30]])
+    x = np.concatenate([f32(x), np.nextafter(f32(middles), f32(9)), f32([np.inf, -np.inf])])
+    layer = PackedLayer("dense", random_weight(rng, "uniform", (1, 1)), quantizer)
+    with NativeOp(write_blob(layer)) as op:
+        np.testing.assert_array_equal(op.input_codes(x), quantizer.codes(x))
+
+
+@pytest.mark.parametrize("instructions", ["scalar", None])
+def test_clip_of_three_planes_changes_codes(monkeypatch, instructions):
+    """Beyond hi the sum of the first two scales overshoots, so the last sign falls."""
+    if instructions:
+        monkeypatch.setenv("KERASBITS_ISA", instructions)
+    quantizer = make_grid("planes3_clipped")
+    x = f32(np.concatenate([np.linspace(-3, 3, 1001), [1.2, -1.375, np.inf, -np.inf, np.nan]]))
+    free = PlanesGrid(quantizer.scales)
+    changed = quantizer.codes(x) != free.codes(x)
+    np.testing.assert_array_equal(quantizer.codes(f32([3, -3])), [0b110, 0b001])
+    np.testing.assert_array_equal(free.codes(f32([3, -3])), [0b111, 0b000])
+    assert 0.2 < changed.mean() < 0.8
+    rng = np.random.default_rng(6)
+    layer = random_layer(rng, "dense", (len(x), 3), "uniform", "planes3_clipped")
+    with NativeOp(write_blob(layer)) as op:
+        np.testing.assert_array_equal(op.input_codes(x), quantizer.codes(x))
+        y, bound = expected(layer, x)
+        assert (np.abs(op.run(x) - y) <= bound).all()
+
+
+def test_codes_of_a_grid_with_a_huge_zero():
+    """Beyond the range where adding 1.5 * 2**23 rounds."""
+    grid = UniformGrid(8, 0.0, 300.0, 0.0, float(np.float32(3e-5)), -9999700)
+    x = f32(299.99 + np.arange(1000) * 1e-5)
+    weight = random_weight(np.random.default_rng(0), "uniform", (1, 1))
+    with NativeOp(write_blob(PackedLayer("dense", weight, grid))) as op:
+        codes = op.input_codes(x)
+    assert len(np.unique(codes)) > 50
+    np.testing.assert_array_equal(codes, grid.codes(x))
+
+
+@pytest.mark.parametrize("grid", [g for g in GRIDS if not g.startswith("float")])
+def test_not_a_number_has_the_lowest_code(grid):
+    rng = np.random.default_rng(2)
+    layer = random_layer(rng, "dense", (5, 3), "uniform", grid)
+    with NativeOp(write_blob(layer)) as op:
+        np.testing.assert_array_equal(op.input_codes(f32([np.nan])), [0])
+        np.testing.assert_array_equal(layer.grid.codes(f32([np.nan])), [0])
+        assert np.isfinite(op.run(f32([np.nan, np.inf, -np.inf, 1e38, -1e38]))).all()
+
+
+def test_float_grids_keep_not_a_number():
+    weight = PackedTensor("w", np.zeros(0), np.full(2, 32), 1, Floats(f32([[1, 2], [3, 4]])))
+    layer = PackedLayer("dense", weight, FloatGrid(-1, 1), act_min=-5, act_max=5)
+    with NativeOp(write_blob(layer)) as op:
+        y = op.run(f32([[np.nan, 1], [np.inf, -np.inf]]))
+    assert np.isnan(y[0]).all()
+    np.testing.assert_array_equal(y[1], [-2, -2])
