@@ -50,7 +50,7 @@ class Dull(Quantizer):
         live = ops.cast(state["fixed_bits"] < 0, "float32")
         return self.strength * site.share * state["gain"] * live
 
-    def bits(self, state, site):
+    def widths(self, state, site):
         return ops.where(state["fixed_bits"] >= 0, state["fixed_bits"], 2.0 * state["gain"])
 
     def freeze(self, state, site):

@@ -95,9 +95,8 @@ class Site:
 class Quantizer:
     """Base of all quantizers; subclasses are frozen dataclasses whose fields are their config.
 
-    `state` holds tensors in `quantize`, `observe`, `loss` and `bits`, and NumPy arrays in
-    `freeze`, `adjust`, `encode` and `grid`, which run between epochs or at export. `bits` and
-    `widths` accept both.
+    `state` holds tensors in `quantize`, `observe` and `loss`, and NumPy arrays in `freeze`,
+    `adjust`, `encode` and `grid`, which run between epochs or at export. `widths` accepts both.
     """
 
     owns_weight: ClassVar[bool] = False  # True if the state replaces the kernel (BSQ)
@@ -114,17 +113,12 @@ class Quantizer:
         """Return `(xq, updates)`: the quantized tensor and new values of non-trainable state."""
         raise NotImplementedError
 
-    def bits(self, state: State, site: Site):
-        """Bits per element: scalar, or `(channels,)`; real while training, 0 = dropped channel."""
-        raise NotImplementedError
-
     def widths(self, state: State, site: Site):
-        """What `bits` returns, under a name that no dataclass field hides.
+        """Bits per element: scalar, or `(channels,)`; real while training, 0 = dropped channel.
 
-        A method whose configuration has a field `bits` cannot also have a method `bits`: the
-        field wins on every instance. It defines `widths`, and callers ask for `widths`.
+        Not called `bits`, because many methods have a dataclass field of that name.
         """
-        return self.bits(state, site)
+        raise NotImplementedError
 
     def encode(self, w: np.ndarray, state: State, site: Site) -> PackedTensor:
         """Integer codes and grid of a kernel, as `quantize(training=False)` uses them."""

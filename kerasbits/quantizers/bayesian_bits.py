@@ -220,7 +220,7 @@ class BayesianBits(Quantizer):
         largest = max((s.macs for s in sites), default=0)
         return site.macs / largest if largest > 0 else 1.0
 
-    def bits(self, state: State, site: Site):
+    def widths(self, state: State, site: Site):
         """The width that inference uses, a whole number also while training; `(C,)` if pruned."""
         gates, mask = self._infer(state)
         bits = ops.cast(maths.effective_bits(gates), "float32")

@@ -125,7 +125,7 @@ class LeastSquaresBinary(Quantizer):
         """The running average, for inputs."""
         return [] if site.role == "kernel" else ["scales", "steps"]
 
-    def bits(self, state: State, site: Site):
+    def widths(self, state: State, site: Site):
         """The number of planes; fixed."""
         return ops.convert_to_tensor(float(self.planes), "float32")
 

@@ -146,16 +146,16 @@ def test_inference_uses_the_open_gates(bits):
     step = 2 * float(beta) / (2**bits - 1)
     exact = step * np.rint(np.clip(KERNEL.astype(np.float64), -beta, beta) * (1 - 1e-9) / step)
     assert np.abs(y - exact * mask).max() <= 4e-7 * beta  # float32 sums; no ties in the data
-    assert value(quantizer.bits(state, SITE)).tolist() == (bits * mask).tolist()
+    assert value(quantizer.widths(state, SITE)).tolist() == (bits * mask).tolist()
     np.testing.assert_array_equal(y, run(quantizer, KERNEL, state, SITE))
 
 
 def test_gates_outside_the_span_are_fixed():
     quantizer, state = kernel_at(32, max_bits=8)
-    assert set(value(quantizer.bits(state, SITE))) == {8}
+    assert set(value(quantizer.widths(state, SITE))) == {8}
     quantizer, state = kernel_at(2, min_bits=4)
     state["phi"] = np.full(4, -6, np.float32)
-    assert set(value(quantizer.bits(state, SITE))) == {4}
+    assert set(value(quantizer.widths(state, SITE))) == {4}
     quantizer, state = kernel_at(2, min_bits=8, max_bits=8, cutoff=-2.0)
     first = run(quantizer, KERNEL, state, SITE, training=True, seed=1)
     state["phi_prune"] = np.full(5, 50, np.float32)  # always open
@@ -296,7 +296,7 @@ def test_strong_loss_closes_gates():
 
     def bits():
         values = {n: value(variables[n]) * rates[n] for n in names}
-        return value(quantizer.bits({**start_values, **values}, SITE))
+        return value(quantizer.widths({**start_values, **values}, SITE))
 
     assert bits().tolist() == [32] * 5
     for _ in range(150):
@@ -324,17 +324,17 @@ def test_freezing_keeps_the_output(bits, sign):
     same = np.abs(after - before) <= 3e-7 * beta
     assert same.mean() >= (0.98 if bits == 16 else 1.0)
     assert np.abs(after - before).max() <= step + 3e-7 * beta
-    np.testing.assert_array_equal(quantizer.bits(fixed, SITE), quantizer.bits(state, SITE))
+    np.testing.assert_array_equal(quantizer.widths(fixed, SITE), quantizer.widths(state, SITE))
     assert quantizer.freeze(fixed, SITE) == {}
 
 
 def test_frozen_gates_never_open_again():
     quantizer, state = kernel_at(4, kept=[1, 1, 0, 1, 1])
     fixed = frozen(quantizer, state, SITE)
-    y, bits = run(quantizer, KERNEL, fixed, SITE), value(quantizer.bits(fixed, SITE))
+    y, bits = run(quantizer, KERNEL, fixed, SITE), value(quantizer.widths(fixed, SITE))
     fixed["phi"], fixed["phi_prune"] = np.full(4, 9, np.float32), np.full(5, 9, np.float32)
     np.testing.assert_array_equal(run(quantizer, KERNEL, fixed, SITE), y)
-    np.testing.assert_array_equal(quantizer.bits(fixed, SITE), bits)
+    np.testing.assert_array_equal(quantizer.widths(fixed, SITE), bits)
     # Deterministic in training too, whatever the noise.
     for seed in (1, 2):
         np.testing.assert_array_equal(
@@ -384,7 +384,7 @@ def test_codes_are_those_of_the_forward_pass(bits, signed, prune):
     assert tensor.shape == KERNEL.shape
     assert tensor.channel_axis == 3
     np.testing.assert_array_equal(tensor.bits, bits * np.array(kept or [1] * 5))
-    np.testing.assert_array_equal(tensor.bits, np.broadcast_to(quantizer.bits(state, SITE), 5))
+    np.testing.assert_array_equal(tensor.bits, np.broadcast_to(quantizer.widths(state, SITE), 5))
     if bits == 32:
         assert isinstance(tensor.encoding, packed.Floats)
         return
@@ -448,7 +448,7 @@ def test_input_grid_rounds_as_the_forward_pass(bits, sign):
     np.testing.assert_array_equal(grid.values(codes), y)
     assert codes.max() == (2**bits - 2 if sign else 2**bits - 1)
     assert grid.zero == codes[-1] == (2 ** (bits - 1) - 1 if sign else 0)
-    assert grid.bits == float(quantizer.bits(state, INPUT)) == bits
+    assert grid.bits == float(quantizer.widths(state, INPUT)) == bits
     assert grid.lo == (-grid.hi if sign else 0)
     # Inputs far outside are not near a border between codes.
     assert grid.border_distance(np.array([9.0])) >= 0.49 * grid.step
@@ -517,7 +517,7 @@ def test_all_channels_pruned(freeze):
         quantizer, state = kernel_at(4, keep_one=keep_one)
         state["phi_prune"] = phi
         state = frozen(quantizer, state, SITE) if freeze else state
-        assert value(quantizer.bits(state, SITE)).tolist() == expected
+        assert value(quantizer.widths(state, SITE)).tolist() == expected
         y = run(quantizer, KERNEL, state, SITE)
         assert y.any(axis=(0, 1, 2)).tolist() == [b > 0 for b in expected]
         if freeze:
@@ -529,7 +529,7 @@ def test_all_channels_pruned(freeze):
 def test_keep_one_leaves_other_choices_alone():
     for keep_one in (True, False):
         quantizer, state = kernel_at(4, kept=[0, 1, 0, 1, 0], keep_one=keep_one)
-        assert value(quantizer.bits(state, SITE)).tolist() == [0, 4, 0, 4, 0]
+        assert value(quantizer.widths(state, SITE)).tolist() == [0, 4, 0, 4, 0]
 
 
 def test_half_precision_is_computed_in_float32():

@@ -93,7 +93,7 @@ def test_codes_are_those_of_quantize(scheme, k, axis, granularity):
     np.testing.assert_allclose(decoded, y, rtol=0, atol=4 * ULP * top)
     if scheme in ("ls1", "lst"):  # one doubling, no rounding
         np.testing.assert_array_equal(decoded, y)
-    np.testing.assert_array_equal(tensor.bits, np.full(site.channels, q.bits({}, site)))
+    np.testing.assert_array_equal(tensor.bits, np.full(site.channels, q.widths({}, site)))
     # Two elements of a channel have the same code where they have the same value.
     rows_y, rows_c = (np.moveaxis(t, axis, 0).reshape(w.shape[axis], -1) for t in (y, tensor.codes))
     for values, codes in zip(rows_y, rows_c, strict=True):
@@ -234,7 +234,7 @@ def test_grid_is_the_forward_rule(scheme, k, clamp):
     y, _, _ = run(q, x, state, site, training=False)
     grid = q.grid(arrays(state), site)
     assert isinstance(grid, PlanesGrid)
-    assert grid.bits == q.bits(state, site)
+    assert grid.bits == q.widths(state, site)
     np.testing.assert_array_equal(grid.values(grid.codes(x)), y)
     if k <= 2:  # a clip that changes no code is left out
         assert (grid.lo, grid.hi) == (-np.inf, np.inf)
