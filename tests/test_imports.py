@@ -57,11 +57,13 @@ def check(paths, *allowed):
 def test_maths_are_pure():
     check(
         sources("kerasbits/maths"),
-        "keras.ops", "keras.random", "numpy", "kerasbits.maths",
+        "keras.ops", "keras.random", "kerasbits.maths",
     )  # fmt: skip
     for path in sources("kerasbits/maths"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree)), path
+        classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        # Records of constants at most: nothing that could hold state.
+        assert all([ast.unparse(b) for b in node.bases] == ["NamedTuple"] for node in classes), path
 
 
 @pytest.mark.parametrize("name", ["packed", "bops"])

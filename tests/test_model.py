@@ -225,7 +225,7 @@ def test_layers_inside_a_model_that_fit_builds(name):
     """Keras traces such a model before its weights exist; the state must follow the kernel."""
     x, y = batch()
     model = Subclassed(METHODS[name])
-    compiled(model, keras.optimizers.SGD(0.0)).fit(x, y, epochs=1, verbose=0)
+    compiled(model, keras.optimizers.SGD(0.0), run_eagerly=False).fit(x, y, epochs=1, verbose=0)
     layer = model.blocks[0]
     state = layer.kernel_host.state()
     layer.reset_quantizers()

@@ -42,7 +42,7 @@ print(json.dumps(found))
 
 def trained(method, epochs, model=None, start=0):
     if model is None:
-        model = compiled(mixed_model(method, inputs_like(method)), run_eagerly=True)
+        model = compiled(mixed_model(method, inputs_like(method)))
         kb.set_shares(model)
     model.fit(X, Y, batch_size=8, epochs=epochs, initial_epoch=start, shuffle=False, verbose=0)
     return model
@@ -55,7 +55,7 @@ def saved(tmp_path_factory):
     np.save(folder / "x.npy", X)
     here = {}
     for name, method in METHODS.items():
-        model = compiled(mixed_model(method, inputs_like(method)), run_eagerly=True)
+        model = compiled(mixed_model(method, inputs_like(method)))
         kb.set_shares(model)
         for stage in STAGES:
             if stage == "training":
