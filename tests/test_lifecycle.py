@@ -266,7 +266,8 @@ def test_layers_of_one_path_are_told_apart():
 
     def block(name, quantizer):
         fc = QuantDense(6, kernel_quantizer=quantizer, name="first")
-        return keras.Sequential([keras.Input((6,)), fc], name=name)
+        x = keras.Input((6,))
+        return keras.Model(x, fc(x), name=name)
 
     x = inputs = keras.Input((6,))
     one, two = block("one", Dull()), block("two", Rewriter())
@@ -276,6 +277,7 @@ def test_layers_of_one_path_are_told_apart():
     gains = [v for v in model.trainable_variables if v.name == "gain"]
     slots = [v for v in model.optimizer.variables if "kernel_quantizer_gain_" in v.name]
     assert len(gains) == 2
+    assert gains[0].path == gains[1].path
     assert len(slots) == 4
     kb.adjust(model)
     assert [bool(v.numpy()) for v in slots] == [True, True, False, False]

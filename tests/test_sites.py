@@ -71,6 +71,13 @@ def test_places():
     assert place.quantizer is place.host.quantizer
 
 
+def test_state_follows_the_kernel_of_a_layer_built_by_tracing():
+    """Keras traces `Gate`, which has no `build`, before its weights exist."""
+    for place in sites.places(model_of_everything(), "kernel"):
+        kernel = np.abs(place.layer.kernel.numpy())
+        assert place.host.state()["peak"] == kernel.max(), place.path
+
+
 def test_layers_that_are_not_built_have_no_places():
     assert list(sites.places(keras.Sequential([fc("fc", Dull())]))) == []
 
