@@ -3,7 +3,10 @@
 #   make test                 all tests
 # Both set up what they need in .venv, and skip that the second time.
 
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first that runs and is new enough: a name on the PATH may be a shim without a Python behind.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+  $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
+  done)
 METHOD ?= bitpruning
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,6 +35,7 @@ setup: $(VENV)/.installed
 
 # Editable, so that edits count at once; the C library is built in place and again when it changes.
 $(VENV)/.installed: setup.py $(SOURCES)
+	@test -n "$(PYTHON)" || { echo "make: expected Python 3.11 or newer, found none" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
 	$(BIN)/python -m pip install --quiet --editable '.[export,examples,test]'
