@@ -12,6 +12,13 @@ import pytest
 from kerasbits.quantizers import NAMES
 
 ROOT = pathlib.Path(__file__).parents[1]
+ENVIRONMENT = {
+    "KERAS_BACKEND": "jax",
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": str(ROOT),
+    # Compiling fast code takes longer here than running slow code.
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+}
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
 )
@@ -34,14 +41,15 @@ for name, method in METHODS.items():
     model = compiled(build(method, inputs_like(method)), run_eagerly=False, jit_compile=True)
     kb.set_shares(model)
     start = {v.path: np.array(v) for v in model.trainable_variables}
-    history = model.fit(x, y, batch_size=8, epochs=2, verbose=0,
+    history = model.fit(x, y, batch_size=8, epochs=1, verbose=0,
                         callbacks=[kb.callbacks.LogBits()]).history
     still = [v.path for v in model.trainable_variables if not np.any(np.array(v) != start[v.path])]
     seen = [float(p.host.state().get("seen", 1)) for p in kb.sites.places(model, "input")]
     kb.adjust(model)
     kb.freeze(model)
     bits = [row.bits for row in kb.report(model).rows]
-    model.fit(x, y, batch_size=8, verbose=0)
+    if name in ("bitpruning", "bsq"):
+        model.fit(x, y, batch_size=8, verbose=0)
     path = folder / f"{name}.keras"
     model.save(path)
     again = keras.models.load_model(path)
@@ -81,7 +89,7 @@ def found(tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path_factory.mktemp("jax"))],
         cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **ENVIRONMENT},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
