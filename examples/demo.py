@@ -54,7 +54,7 @@ def heading(text: str) -> None:
 
 
 def fit(model: keras.Model, rate, epochs: int, train, test, callbacks=()) -> None:
-    """Compile and train; one line of progress an epoch."""
+    """Compile and train."""
     model.compile(
         keras.optimizers.Adam(rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -64,10 +64,10 @@ def fit(model: keras.Model, rate, epochs: int, train, test, callbacks=()) -> Non
         *train,
         batch_size=flags.FLAGS.batch_size,
         epochs=epochs,
-        verbose=2,
+        verbose=0,
         validation_data=test,
         validation_batch_size=1000,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, kb.callbacks.Progress()],
     )
 
 

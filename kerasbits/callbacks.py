@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
 import keras
+import rich.console
+import rich.progress
 
 from kerasbits import lifecycle, sites
 from kerasbits.report import report
@@ -74,3 +79,45 @@ class LogBits(keras.callbacks.Callback):
         for row in found.rows:
             if row.method != "float":
                 logs[f"bits/{row.name}"] = row.bits
+
+
+class Progress(keras.callbacks.Callback):
+    """One line an epoch, with bits and size; on a terminal also a bar of the steps. Put it last.
+
+    Use it with `verbose=0`:
+
+        epoch 2/4  11 s  loss 0.412  accuracy 0.886  val_accuracy 0.879  3.42 bits  25.7 KiB
+    """
+
+    def on_train_begin(self, logs=None):
+        """Start the bar."""
+        self._console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
+        self._bar = rich.progress.Progress(
+            console=self._console, transient=True, disable=not self._console.is_terminal
+        )
+        self._bar.start()
+        self._task = self._bar.add_task("", total=self.params.get("steps"))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Set the bar back."""
+        self._start = time.monotonic()
+        self._label = f"epoch {epoch + 1}/{self.params['epochs']}"
+        self._bar.reset(self._task, description=self._label)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Move the bar."""
+        self._bar.update(self._task, completed=batch + 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Print the line."""
+        found = report(self.model)
+        shown = ("loss", "accuracy", "val_loss", "val_accuracy")
+        parts = [self._label, f"{time.monotonic() - self._start:.0f} s"]
+        parts += [f"{name} {float(logs[name]):.3f}" for name in shown if name in (logs or {})]
+        if any(row.method != "float" for row in found.rows):
+            parts += [f"{found.average_bits:.2f} bits", f"{found.weight_bytes / 1024:.1f} KiB"]
+        self._console.print("  ".join(parts), highlight=False)
+
+    def on_train_end(self, logs=None):
+        """Remove the bar."""
+        self._bar.stop()

@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -6,7 +8,8 @@ from tiny import METHODS, batch, compiled, dense_model, inputs_like
 
 import kerasbits as kb
 from kerasbits import sites
-from kerasbits.callbacks import AdjustBits, FreezeBits, LogBits
+from kerasbits.callbacks import AdjustBits, FreezeBits, LogBits, Progress
+from kerasbits.quantizers import Uniform
 
 X, Y = batch()
 
@@ -131,3 +134,20 @@ def test_a_diverged_run_stops_at_freezing_with_the_layer():
     model.get_layer("last").kernel_host.assign({"bits": np.nan})
     with pytest.raises(ValueError, match="layer 'last', kernel: expected finite values in 'bits'"):
         fit(model, [FreezeBits(0)])
+
+
+def test_progress_prints_a_line_an_epoch(capsys):
+    model = compiled(dense_model(Uniform(4), Uniform(8)), metrics=["accuracy"])
+    x, y = batch()
+    model.fit(x, y, epochs=2, verbose=0, validation_data=(x, y), callbacks=[Progress()])
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    for line in lines:
+        assert re.search(r"\d s  loss \S+  accuracy \S+  val_loss \S+  val_accuracy", line)
+        assert line.endswith("4.00 bits  0.1 KiB")  # 2 x 32 bytes of codes
+
+
+def test_progress_leaves_bits_out_for_float_models(capsys):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    compiled(model).fit(*batch(), verbose=0, callbacks=[Progress()])
+    assert "bits" not in capsys.readouterr().out
