@@ -128,13 +128,17 @@ def conclude(model, q, result, found, expected, test) -> None:
     float_file = result.path.with_name("float.tflite")
     float_file.write_bytes(tflite_export.convert(model))
     checked = result.verification
-    print(f"layer codes: {checked.ties} of {checked.codes:,} input codes fell differently at ties")
+    print(
+        f"verified: outputs within {checked.max_error:.1e} of the model's, "
+        f"{checked.ties} of {checked.codes:,} input codes fell differently at rounding ties"
+    )
     print(
         f"RESULT {flag.method}: "
         f"float {float_accuracy:.2f} %, packed {accuracy(found, test[1]):.2f} %; "
         f"float file {float_file.stat().st_size:,} B, packed file {result.file_bytes:,} B; "
         f"{kb.report(q).average_bits:.2f} bits on average; "
-        f"largest difference from Keras {np.abs(found - expected).max():.2e}"
+        f"largest difference from Keras {np.abs(found - expected).max():.2e}, "
+        f"{np.sum(found.argmax(-1) != expected.argmax(-1))} of {len(found):,} classes differ"
     )
 
 
