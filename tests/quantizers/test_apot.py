@@ -1,28 +1,15 @@
+"""The APoT quantizer: configuration, kernels and training."""
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from quantizer_states import infer, initial_state, ulp_of_top, updated
+from quantizer_states import infer, initial_state, ulp_of_top
+from quantizers.apot_for_tests import BATCH, CONV, INPUT, KERNEL, tensors
 
 from kerasbits.maths import apot as maths
 from kerasbits.quantizers.apot import INITIAL_ALPHA, APoT
 from kerasbits.quantizers.base import Site
-
-KERNEL = np.random.default_rng(0).normal(0.02, 0.1, size=(3, 3, 2, 4)).astype(np.float32)
-CONV = Site("conv", "kernel", KERNEL.shape, -1)
-INPUT = Site("fc", "input", (6,), None)
-BATCH = np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32)
-
-
-def tensors(state):
-    return {name: tf.constant(value) for name, value in state.items()}
-
-
-def seen(quantizer, x, shrink=0.7):
-    """State of an input that saw `x`, then trained its range."""
-    state = initial_state(quantizer, INPUT)
-    state = updated(state, quantizer.apply(x, state, INPUT, training=True)[1])
-    return {**state, "range": np.float32(shrink)}
 
 
 @pytest.mark.parametrize(
@@ -235,75 +222,6 @@ def test_kernel_must_be_finite(bad):
     with pytest.raises(ValueError, match="'conv', kernel: expected a finite kernel"):
         APoT().encode(w, initial_state(APoT(), CONV), CONV)
     assert np.isnan(infer(APoT(), w, initial_state(APoT(), CONV), CONV)).any()
-
-
-# Inputs.
-
-
-@pytest.mark.parametrize("bits", range(1, 9))
-@pytest.mark.parametrize("negative", [True, False])
-def test_grid_is_quantize(bits, negative):
-    quantizer = APoT(bits)
-    x = BATCH if negative else np.abs(BATCH)
-    state = seen(quantizer, x)
-    grid = quantizer.grid(state, INPUT)
-    assert grid.signed == (negative and bits > 1)
-    assert grid.bits == bits
-    assert grid.levels.dtype == np.int16
-    assert grid.midpoints.dtype == np.float32
-    codes = grid.codes(x)
-    assert codes.max() < 2**bits
-    np.testing.assert_array_equal(grid.values(codes), infer(quantizer, x, state, INPUT))
-    assert grid.values(grid.codes(np.zeros(1))) == 0
-
-
-def test_ties_agree_with_the_grid():
-    quantizer = APoT(4, signed=False)
-    state = {**seen(quantizer, np.abs(BATCH)), "range": np.float32(1), "range_unit": np.float32(1)}
-    grid = quantizer.grid(state, INPUT)
-    x = grid.midpoints.copy()
-    y = infer(quantizer, x, state, INPUT)
-    np.testing.assert_array_equal(grid.values(grid.codes(x)), y)
-    np.testing.assert_array_equal(grid.codes(x), np.arange(len(x)))  # to the smaller level
-
-
-def test_first_batch_sets_the_range():
-    quantizer = APoT(4)
-    state = initial_state(quantizer, INPUT)
-    x = np.float32([[48, 36, 33, 12, 1, 0]]) / 16
-    y, updates = quantizer.apply(x, state, INPUT, training=True)
-    np.testing.assert_array_equal(y, x)  # exactly the levels of 4 unsigned bits
-    state = updated(state, updates)
-    assert (state["range_unit"], state["signed"], state["seen"]) == (3, 0, 1)
-    assert updated(state, quantizer.apply(-9 * x, state, INPUT, training=True)[1])["signed"] == 0
-    fresh = initial_state(quantizer, INPUT)
-    assert updated(fresh, quantizer.apply(-x, fresh, INPUT, training=True)[1])["signed"] == 1
-
-
-def test_unseen_input():
-    quantizer = APoT(4)
-    state = initial_state(quantizer, INPUT)
-    with pytest.raises(ValueError, match=r"'fc', input.*calibrate"):
-        quantizer.grid(state, INPUT)
-    y, updates = quantizer.apply(np.full((1, 6), 5.0, np.float32), state, INPUT)
-    np.testing.assert_allclose(y, 5, rtol=1e-6)
-    assert updates == {}
-    zeros, updates = quantizer.apply(np.zeros((1, 6), np.float32), state, INPUT, training=True)
-    assert not np.asarray(zeros).any()
-    assert updated(state, updates)["seen"] == 0
-    nan, updates = quantizer.apply(np.full((1, 6), np.nan, np.float32), state, INPUT, training=True)
-    assert np.isnan(np.asarray(nan)).all()
-    assert updated(state, updates)["seen"] == 0
-
-
-def test_inputs_are_always_clipped_in_the_gradient():
-    quantizer = APoT(2, gradient="pass")
-    state = tensors(seen(quantizer, np.abs(BATCH)))
-    x = tf.constant([-1.0, 0.5, 50.0])
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y, _ = quantizer.quantize(x, state, INPUT, training=True)
-    np.testing.assert_allclose(tape.gradient(y, x), [0, 1, 0], rtol=1e-6)
 
 
 def test_frozen_is_fixed_already():
