@@ -20,13 +20,15 @@ def calibrate(model, data, steps: int | None = None, batch_size: int = 128) -> N
 
     Args:
         model: a model with quantized inputs.
-        data: an array, or an iterable of batches `x` or `(x, y, ...)`.
+        data: an array; for several inputs a list or dictionary of arrays; or an iterable of
+            batches `x` or `(x, y, ...)`.
         steps: number of batches at most; None takes all.
         batch_size: for arrays.
 
     Raises:
         ValueError: no batch came, or a batch holds NaN or infinity. The ranges are then as before.
     """
+    _check_arguments(model, data, steps, batch_size)
     sites.set_shares(model)
     found = [p for p in sites.places(model, "input") if p.quantizer.observed(p.host.site)]
     before = [place.host.state() for place in found]
@@ -35,7 +37,8 @@ def calibrate(model, data, steps: int | None = None, batch_size: int = 128) -> N
         place.host.observing = True
     try:
         count = 0
-        for count, batch in enumerate(itertools.islice(_batches(data, batch_size), steps), 1):
+        batches = _batches(data, batch_size, len(getattr(model, "inputs", None) or [None]))
+        for count, batch in enumerate(itertools.islice(batches, steps), 1):
             if not _finite(batch):
                 raise ValueError(
                     f"calibrate: expected finite data, got NaN or inf in batch {count}"
@@ -109,17 +112,47 @@ def _slots(model, variables) -> Iterator:
             yield slot
 
 
-def _batches(data, batch_size: int):
-    if hasattr(data, "shape") and hasattr(data, "__getitem__"):
-        for start in range(0, len(data), batch_size):
+def _check_arguments(model, data, steps, batch_size) -> None:
+    if not hasattr(model, "trainable_weights"):
+        raise ValueError(f"calibrate: expected a model, got {type(model).__name__}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"calibrate: expected a batch_size of at least 1, got {batch_size!r}")
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
+        raise ValueError(f"calibrate: expected at least 1 step, got {steps!r}")
+    if isinstance(data, str) or not (hasattr(data, "__iter__") or hasattr(data, "shape")):
+        raise ValueError(
+            f"calibrate: expected an array or an iterable of batches, got {type(data).__name__}"
+        )
+
+
+def _batches(data, batch_size: int, inputs: int = 1):
+    """Batches of an array, of a dictionary or list of arrays (one an input), or as they come."""
+    if hasattr(data, "shape"):
+        for start in range(0, len(data) if data.shape else 0, batch_size):
             yield data[start : start + batch_size]
-        return
-    for batch in data:
-        yield batch[0] if isinstance(batch, tuple) else batch
+    elif isinstance(data, dict):
+        parts = [_batches(array, batch_size) for array in data.values()]
+        for batch in zip(*parts, strict=True):
+            yield dict(zip(data, batch, strict=True))
+    elif inputs > 1 and _one_array_an_input(data, inputs):
+        yield from map(list, zip(*(_batches(array, batch_size) for array in data), strict=True))
+    else:
+        for batch in data:
+            yield batch[0] if isinstance(batch, tuple) else batch
+
+
+def _one_array_an_input(data, inputs: int) -> bool:
+    arrays = isinstance(data, list | tuple) and all(hasattr(a, "shape") for a in data)
+    return arrays and len(data) == inputs
 
 
 def _finite(batch) -> bool:
     if isinstance(batch, dict):
         batch = list(batch.values())
-    arrays = batch if isinstance(batch, list) else [batch]
-    return all(np.isfinite(np.asarray(a)).all() for a in arrays)
+    try:
+        arrays = [np.asarray(a) for a in (batch if isinstance(batch, list | tuple) else [batch])]
+        return all(np.isfinite(a).all() for a in arrays)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"calibrate: expected batches of numbers, got {type(batch).__name__}"
+        ) from None

@@ -58,6 +58,7 @@ def quantize_model(
     """
     _check_model(model)
     default = _resolved(Rule(kernel, inputs), "the arguments")
+    _check_rules(rules)
     rules = {k: r if r is None else _resolved(r, f"rule {k!r}") for k, r in (rules or {}).items()}
     layers = dict(sites.walk(model, is_cloneable))
     chosen = _choose(layers, default, rules, strict)
@@ -152,15 +153,30 @@ def _resolved(rule: Rule, where: str) -> Rule:
     return resolved
 
 
+def _check_rules(rules) -> None:
+    if rules is not None and not isinstance(rules, Mapping):
+        raise ValueError(f"rules: expected a dictionary from regex to Rule or None, got {rules!r}")
+    for pattern in rules or {}:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ValueError(f"rules: expected regexes, got {pattern!r} ({error})") from None
+
+
 def _choose(layers, default: Rule, rules: dict, strict: bool) -> dict[str, Rule]:
     """The rule of each layer that is to be replaced."""
     used: set[str] = set()
+    vain: dict[str, str] = {}  # rules that only matched layers they can do nothing to
     chosen: dict[str, Rule] = {}
     for path, layer in layers.items():
         pattern = next((p for p in rules if re.search(p, path)), None)
         rule = default if pattern is None else rules[pattern]
-        used.update([pattern] if pattern is not None else [])
-        if rule is None or (rule.kernel is None and rule.inputs is None):
+        quantizes = rule is not None and not (rule.kernel is None and rule.inputs is None)
+        if pattern is not None and (not quantizes or type(layer) in QUANTIZED_FORMS):
+            used.add(pattern)
+        elif pattern is not None:
+            vain[pattern] = f"{path} ({type(layer).__name__})"
+        if not quantizes:
             continue
         if type(layer) in QUANTIZED_FORMS:
             chosen[path] = rule
@@ -171,6 +187,11 @@ def _choose(layers, default: Rule, rules: dict, strict: bool) -> dict[str, Rule]
                 f"{type(layer).__name__}; a rule {{{path!r}: None}} keeps it float"
             )
     unused = [pattern for pattern in rules if pattern not in used]
+    if useless := [pattern for pattern in unused if pattern in vain]:
+        raise ValueError(
+            f"rule {useless[0]!r}: expected to match a layer that can be quantized, got only "
+            f"{vain[useless[0]]} and the like"
+        )
     if unused:
         raise ValueError(
             f"expected every rule to match a layer, but {unused} match none of {list(layers)}"

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasbits import sites
 from kerasbits.packed import FLOAT_BITS, FloatGrid, Floats, PackedTensor
 from tflite_export.graph import Call, Graph, trace
 from tflite_export.layer import PackedLayer
@@ -59,6 +60,13 @@ def collect(model: keras.Model) -> PackedModel:
             norm_layer = None if norm is None else norm.layer
             packed = pack_layer(call.path, call.layer, norm_layer)
             layers[call.path] = Collected(call.path, call.layer, packed, norm_layer)
+    reached = {id(call.layer) for call in graph.calls}
+    for place in sites.places(model):
+        if id(place.layer) not in reached:
+            raise ValueError(
+                f"layer '{place.path}': expected quantized layers in Sequential and functional "
+                "models only, got one inside a wrapper or a custom layer, which cannot be packed"
+            )
     if not layers:
         raise ValueError(
             f"model '{model.name}': expected at least one quantized layer, got none; "
@@ -81,8 +89,6 @@ def _foldable(graph: Graph) -> dict[str, Call]:
     folds = {}
     for call in graph.calls:
         if not isinstance(call.layer, keras.layers.BatchNormalization) or len(call.args) != 1:
-            continue
-        if call.kwargs.get("training"):  # normalizes by the batch also in inference
             continue
         source = producer.get(call.args[0])
         if source is None or calls_of[call.path] > 1 or uses[source.outputs] > 1:

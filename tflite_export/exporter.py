@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import tempfile
+import secrets
 
 import keras
 import numpy as np
 
+from kerasbits import sites
 from tflite_export.blob import section_sizes, write_blob
 from tflite_export.collect import collect
 from tflite_export.tflite_writer import WrittenFile, write_packed
@@ -78,12 +79,17 @@ def export(
         VerificationError: the file does not compute what the model computes.
         OSError: the path cannot be written.
     """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"export: expected a Keras 3 model, got {type(model).__name__}")
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"export: expected a path, got {path!r}")
     path = pathlib.Path(path)
     if path.suffix != ".tflite":
         raise ValueError(f"expected a path ending in .tflite, got '{path}'")
     if profile not in PROFILES:
         raise ValueError(f"expected a profile among {PROFILES}, got {profile!r}")
     with _unfinished(path) as temporary:
+        model = _in_float32(model)
         packed = collect(model)
         written = write_packed(model, packed)
         temporary.write_bytes(written.data)
@@ -95,6 +101,23 @@ def export(
     return _result(path, written, checked)
 
 
+def _in_float32(model: keras.Model) -> keras.Model:
+    """The model itself, or under mixed precision a copy that computes in float32, as files do."""
+    dtypes = {path: layer.compute_dtype for path, layer in sites.walk(model)}
+    if all(dtype in (None, "float32") for dtype in dtypes.values()):
+        return model
+
+    def clone(layer):
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Layer):  # bare operations have no dtype
+            config["dtype"] = "float32"
+        return layer.__class__.from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 class _unfinished:
     """A file beside `path` that disappears unless it is renamed; fails early if it cannot be."""
 
@@ -104,9 +127,8 @@ class _unfinished:
     def __enter__(self) -> pathlib.Path:
         if not self.folder.is_dir():
             raise FileNotFoundError(f"folder '{self.folder}': expected an existing folder")
-        handle, name = tempfile.mkstemp(".tflite", f".{self.stem}-", self.folder)
-        os.close(handle)
-        self.path = pathlib.Path(name)
+        self.path = self.folder / f".{self.stem}-{secrets.token_hex(6)}.tflite"
+        self.path.open("xb").close()  # with the permissions that any new file gets
         return self.path
 
     def __exit__(self, *_):

@@ -8,6 +8,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+_CHECKSUM_NAME = b"kerasbits_crc32"
 _CHECKSUM_MARK = b"kerasbits crc32:"
 
 ALIGNMENT = 64
@@ -24,7 +25,10 @@ def read(data: bytes) -> schema.ModelT:
         raise ValueError(f"expected a TFLite file (identifier TFL3), got {data[4:8]!r}")
     check(data)
     try:
-        return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+        if not (model.subgraphs and model.operatorCodes and model.buffers):
+            raise ValueError("no graph in it")
+        return model
     except Exception as error:  # the generated reader raises whatever the bytes lead it to
         raise ValueError(f"expected a readable TFLite file, got a corrupt one ({error})") from error
 
@@ -49,9 +53,18 @@ def add_checksum(model: schema.ModelT) -> None:
     buffer.data = np.frombuffer(_CHECKSUM_MARK + bytes(4), np.uint8)
     model.buffers.append(buffer)
     entry = schema.MetadataT()
-    entry.name = b"kerasbits_crc32"
+    entry.name = _CHECKSUM_NAME
     entry.buffer = len(model.buffers) - 1
     model.metadata = [*(model.metadata or []), entry]
+
+
+def has_checksum(model: schema.ModelT) -> bool:
+    """Whether `add_checksum` made a place in it that `check` finds."""
+    return any(
+        entry.name == _CHECKSUM_NAME
+        and bytes(model.buffers[entry.buffer].data).startswith(_CHECKSUM_MARK)
+        for entry in model.metadata or []
+    )
 
 
 def check(data: bytes) -> None:
@@ -142,6 +155,30 @@ def custom_opcode(model: schema.ModelT, name: str) -> int:
     code.version = 1
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
+
+
+def remove_unary(model: schema.ModelT, code: int) -> None:
+    """Take out all operators of one builtin code; who reads their output then reads their input."""
+    for index, graph in enumerate(model.subgraphs):
+        source = {
+            int(op.outputs[0]): int(op.inputs[0])
+            for op in graph.operators
+            if builtin_code(model, op) == code
+        }
+
+        def resolve(tensor: int, source=source) -> int:
+            while tensor in source:
+                tensor = source[tensor]
+            return tensor
+
+        graph.operators = [op for op in graph.operators if builtin_code(model, op) != code]
+        for op in graph.operators:
+            op.inputs = np.array([resolve(int(i)) for i in op.inputs], np.int32)
+        graph.outputs = np.array([resolve(int(i)) for i in graph.outputs], np.int32)
+        for signature in model.signatureDefs or []:
+            if signature.subgraphIndex == index:
+                for entry in signature.outputs:
+                    entry.tensorIndex = resolve(entry.tensorIndex)
 
 
 def remove_unused(model: schema.ModelT) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,15 @@ class Call:
     args: tuple
     kwargs: dict
     outputs: Any
+
+    def run(self, layer: Any, args: tuple, kwargs: dict) -> Any:
+        """Call `layer` in this place as `model.predict` does: never in training mode.
+
+        Keras overrides the argument too. Augmentation layers train unless told otherwise.
+        """
+        if "training" in inspect.signature(layer.call).parameters:
+            kwargs = {**kwargs, "training": False}
+        return layer(*args, **kwargs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,10 @@ class Interpreter:
         self.path = pathlib.Path(path)
         data = self.path.read_bytes()
         try:
-            blobs = packed_blobs(flatbuffer.read(data))
+            tree = flatbuffer.read(data)
+            blobs = packed_blobs(tree)
+            if blobs and not flatbuffer.has_checksum(tree):
+                raise ValueError("expected a checksum in a packed file, got none")
             for blob in blobs.values():
                 read_blob(blob)
         except ValueError as error:
@@ -76,18 +79,28 @@ class Interpreter:
         Raises:
             ValueError: inputs that do not fit the file.
         """
-        inputs = [np.asarray(a, np.float32) for a in (x if isinstance(x, list | tuple) else [x])]
-        self._check(inputs)
-        count = len(inputs[0])
-        fixed = any(d["shape_signature"][0] != -1 for d in self._interpreter.get_input_details())
-        step = self._shapes[0][0] if fixed else batch_size
-        if fixed and count % step:
+        several = isinstance(x, list | tuple) and all(hasattr(a, "shape") for a in x)
+        try:
+            inputs = [np.asarray(a, np.float32) for a in (x if several else [x])]
+        except (TypeError, ValueError):
+            raise ValueError(f"expected an array or a list of arrays, got {type(x)}") from None
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"expected a batch_size of at least 1, got {batch_size!r}")
+        self.check(inputs)
+        count, step = len(inputs[0]), self.batch or batch_size
+        if self.batch and count % step:
             raise ValueError(f"expected a multiple of the file's batch {step}, got {count} samples")
         parts = [
             self.run([a[start : start + step] for a in inputs]) for start in range(0, count, step)
         ]
         outputs = [np.concatenate(part) for part in zip(*parts, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
+
+    @property
+    def batch(self) -> int | None:
+        """The batch size that the file was made for; None if any will do."""
+        fixed = [d["shape_signature"][0] for d in self._interpreter.get_input_details()]
+        return next((int(n) for n in fixed if n != -1), None)
 
     def run(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
         """Outputs for one batch."""
@@ -108,7 +121,8 @@ class Interpreter:
         """An intermediate tensor of the last run (needs `keep_tensors`)."""
         return self._interpreter.get_tensor(index)
 
-    def _check(self, inputs: list[np.ndarray]) -> None:
+    def check(self, inputs: list[np.ndarray]) -> None:
+        """Raise ValueError unless the inputs fit the file."""
         details = self._interpreter.get_input_details()
         if len(inputs) != len(details):
             raise ValueError(f"expected {len(details)} inputs, got {len(inputs)}")

@@ -33,6 +33,14 @@ _REPLACEABLE = {
     schema.BuiltinOperator.FULLY_CONNECTED: "dense",
 }
 
+_BARRIERS = (
+    (keras.ops.cos, schema.BuiltinOperator.COS),
+    (keras.ops.sin, schema.BuiltinOperator.SIN),
+    (keras.ops.exp, schema.BuiltinOperator.EXP),
+)
+"""Operations that keep the converter from merging across them (see `bake`), and that models
+rarely have themselves."""
+
 _ELEMENTWISE = {
     schema.BuiltinOperator.ADD,
     schema.BuiltinOperator.SUB,
@@ -68,8 +76,7 @@ def write_packed(model: keras.Model, packed: PackedModel) -> WrittenFile:
     Raises:
         ValueError: if the converter changed, dropped or duplicated a kernel, naming the layer.
     """
-    plain, markers = bake(model, packed)
-    tree = flatbuffer.read(convert(plain))
+    plain, tree, markers = _convert_marked(model, packed)
     written = _replace_marked(tree, packed, markers)
     _order_ends(tree, [tensor.name for tensor in plain.inputs])
     flatbuffer.remove_unused(tree)
@@ -79,12 +86,33 @@ def write_packed(model: keras.Model, packed: PackedModel) -> WrittenFile:
 
 
 def convert(plain: keras.Model) -> bytes:
-    """The stock converter's output for a plain model, without optimizations."""
+    """The stock converter's output for a plain model, without optimizations.
+
+    Raises:
+        ValueError: a model that the converter refuses.
+    """
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_keras_model(plain)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints where its temporary files are
-        return converter.convert()
+        try:
+            return converter.convert()
+        except Exception as error:  # its own class, or whatever its stages raise
+            message = str(error).strip().splitlines()[:1]
+            raise ValueError(f"model '{plain.name}': TFLite cannot hold it: {message}") from error
+
+
+def _convert_marked(model: keras.Model, packed: PackedModel):
+    """Baked model, converted file without its barriers, and markers."""
+    for barrier, code in _BARRIERS:
+        plain, markers, count = bake(model, packed, barrier)
+        tree = flatbuffer.read(convert(plain))
+        codes = [flatbuffer.builtin_code(tree, op) for op in tree.subgraphs[0].operators]
+        if codes.count(code) <= count:  # more: the model has this operation itself
+            flatbuffer.remove_unary(tree, code)
+            return plain, tree, markers
+    names = [barrier.__name__ for barrier, _ in _BARRIERS]
+    raise ValueError(f"model '{model.name}': expected one of {names} unused, got uses of all")
 
 
 def _order_ends(tree, names: list[str]) -> None:
@@ -109,7 +137,12 @@ def _replace_marked(tree, packed: PackedModel, markers) -> dict[str, PackedLayer
             path = _marked_path(tree, graph, op, by_content)
             if path is None:
                 continue
-            layer = _with_activation(packed.layers[path].packed, op, written.get(path))
+            layer = _with_fused(tree, graph, op, packed.layers[path].packed)
+            if path in written and not _alike(layer, written[path]):
+                raise layer.error(
+                    "the same activation and constants behind every use of a shared layer",
+                    "different ones",
+                )
             if path not in blobs:
                 blobs[path] = flatbuffer.add_constant(tree, graph, path, write_blob(layer))
             written[path] = layer
@@ -150,16 +183,27 @@ def _marked_path(tree, graph, op, by_content) -> str | None:
     return None
 
 
-def _with_activation(layer: PackedLayer, op, earlier: PackedLayer | None) -> PackedLayer:
-    """The layer with the activation that the converter fused into the operator."""
+def _with_fused(tree, graph, op, layer: PackedLayer) -> PackedLayer:
+    """The layer with what the converter fused into its operator: activation, constant sum."""
     fused = op.builtinOptions.fusedActivationFunction
     if fused not in ACTIVATION_RANGES:
         raise layer.error(f"a fused activation among {list(ACTIVATION_RANGES)}", fused)
     low, high = ACTIVATION_RANGES[fused]
-    result = dataclasses.replace(layer, act_min=low, act_max=high)
-    if earlier is not None and (earlier.act_min, earlier.act_max) != (low, high):
-        raise layer.error("the same activation after every use of a shared layer", fused)
-    return result
+    bias = layer.bias
+    if len(op.inputs) > 2 and op.inputs[2] >= 0:
+        data = flatbuffer.constant(tree, graph.tensors[op.inputs[2]])
+        if data is None or len(data) != 4 * layer.out_channels:
+            raise layer.error("a constant bias in the converted file", "another")
+        added = np.frombuffer(data, "<f4")
+        if added.any():
+            bias = added if bias is None else bias + added
+    return dataclasses.replace(layer, act_min=low, act_max=high, bias=bias)
+
+
+def _alike(a: PackedLayer, b: PackedLayer) -> bool:
+    """Whether two uses of a layer have the same activation and bias."""
+    same_bias = (a.bias is None) == (b.bias is None) and np.array_equal(a.bias, b.bias)
+    return same_bias and (a.act_min, a.act_max) == (b.act_min, b.act_max)
 
 
 def _inputs(tree, written) -> dict[str, tuple[int, ...]]:

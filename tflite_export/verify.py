@@ -64,9 +64,7 @@ def compare(
     Raises:
         VerificationError: naming the first layer that differs, with both values.
     """
-    inputs = [np.asarray(a, np.float32) for a in keras.tree.flatten(sample)]
-    if not all(np.isfinite(a).all() for a in inputs):
-        raise ValueError("sample: expected finite sample inputs, got NaN or inf")
+    inputs = _checked(sample, Interpreter(path))
     fed, outputs = _run_model(packed, inputs)
     worst = 0.0
     for layer_path, layer in written.layers.items():
@@ -78,6 +76,22 @@ def compare(
     return dataclasses.replace(result, max_error=max(worst, result.max_error))
 
 
+def _checked(sample, runner: Interpreter) -> list[np.ndarray]:
+    """The sample as float32 arrays, repeated to whole batches if the file has a fixed batch."""
+    given = [sample] if hasattr(sample, "shape") else keras.tree.flatten(sample)
+    try:
+        inputs = [np.asarray(a, np.float32) for a in given]
+    except (TypeError, ValueError):
+        raise ValueError(f"sample: expected arrays of numbers, got {type(sample)}") from None
+    runner.check(inputs)
+    if not all(np.isfinite(a).all() for a in inputs):
+        raise ValueError("sample: expected finite sample inputs, got NaN or inf")
+    if runner.batch is None:
+        return inputs
+    count = -(-len(inputs[0]) // runner.batch) * runner.batch
+    return [np.resize(a, (count, *a.shape[1:])) for a in inputs]
+
+
 def _run_model(packed: PackedModel, inputs):
     """The inputs of each quantized layer (one a use) and the outputs of the model."""
     fed: dict[str, list[np.ndarray]] = {path: [] for path in packed.layers}
@@ -85,7 +99,7 @@ def _run_model(packed: PackedModel, inputs):
     def run(call, args, kwargs):
         if call.path in fed:
             fed[call.path].append(ops.convert_to_numpy(args[0]))
-        return call.layer(*args, **kwargs)
+        return call.run(call.layer, args, kwargs)
 
     tensors = [ops.convert_to_tensor(a) for a in inputs]
     outputs = packed.graph.replay(tensors, run)
@@ -169,32 +183,35 @@ def _verify_file(written, path, inputs, fed, outputs) -> Verification:
     clean = np.ones(count, bool)
     ties = codes = 0
     found = []
-    for i in range(count):
-        found.append(runner.run([a[i : i + 1] for a in inputs]))
+    step = runner.batch or 1
+    for start in range(0, count, step):
+        batch = slice(start, start + step)
+        found.append(runner.run([a[batch] for a in inputs]))
         for name, tensors in written.inputs.items():
-            layer = written.layers[name]
             for use, tensor in enumerate(tensors):
-                x, ours = fed[name][use][i : i + 1], runner.tensor(tensor)
-                flips = _flips(name, layer, x, ours.reshape(x.shape), bool(clean[i]))
-                ties, codes = ties + flips, codes + x.size
-                clean[i] &= flips == 0
+                x = fed[name][use][batch]
+                ours = runner.tensor(tensor).reshape(x.shape)
+                flips = _flips(name, written.layers[name], x, ours, clean[batch])
+                ties, codes = ties + int(flips.sum()), codes + x.size
+                clean[batch] &= flips == 0
     return _compare_outputs(outputs, found, clean, ties, codes)
 
 
-def _flips(path, layer, x, ours, clean: bool) -> int:
-    """Codes of one sample that differ between model and file, checked while it is clean."""
+def _flips(path, layer, x, ours, clean: np.ndarray) -> np.ndarray:
+    """Codes of each sample that differ between model and file, checked while it is clean."""
     grid = layer.grid
     if isinstance(grid, FloatGrid):
-        return 0
+        return np.zeros(len(x), np.int64)
     differs = grid.codes(x) != grid.codes(ours)
     far = differs & (grid.border_distance(x) > _tie_limit(x))
-    if clean and far.any():
+    far &= clean.reshape(-1, *[1] * (x.ndim - 1))
+    if far.any():
         at = tuple(int(i) for i in np.argwhere(far)[0])
         raise VerificationError(
-            f"layer '{path}': in the whole file its input differs at {at[1:]}: the model gives "
+            f"layer '{path}': in the whole file its input differs at {at}: the model gives "
             f"{x[at]!r}, the file {ours[at]!r}"
         )
-    return int(differs.sum())
+    return differs.reshape(len(x), -1).sum(axis=1)
 
 
 def _compare_outputs(outputs, found, clean, ties, codes) -> Verification:

@@ -98,7 +98,8 @@ class QuantizerLayer(keras.layers.Layer):
         loss = self.quantizer.loss(state, site)
         if loss is not None:
             self.add_loss(loss)
-        return ops.cast(y, given)
+        # Whole-number inputs become floats: their quantized values are none.
+        return ops.cast(y, given) if "float" in keras.backend.standardize_dtype(given) else y
 
     def compute_output_shape(self, input_shape):
         """Unchanged."""
