@@ -119,9 +119,9 @@ def test_whole_number_inputs(tmp_path, dtype):
     q = frozen(model, kb.Uniform(4), kb.Uniform(3), data)
     expected = q.get_layer("fc").input_grid()
     values = expected.values(expected.codes(data)) @ q.get_layer("fc").quantized_kernel()
-    np.testing.assert_allclose(q.predict(data, verbose=0), values, rtol=1e-5)
+    np.testing.assert_allclose(q.predict(data, verbose=0), values, rtol=1e-5, atol=1e-5)
     result = export(q, tmp_path / "m.tflite", sample=data)
-    np.testing.assert_allclose(Interpreter(result.path).predict(data), values, rtol=1e-5)
+    np.testing.assert_allclose(Interpreter(result.path).predict(data), values, rtol=1e-5, atol=1e-5)
 
 
 def test_quantized_layers_in_wrappers_are_refused_by_name(tmp_path):
