@@ -82,7 +82,7 @@ def learn(model: keras.Model, chosen: Recipe, train, test) -> keras.Model:
     flag = flags.FLAGS
     q = kb.quantize_model(model, chosen.kernel, chosen.inputs, chosen.rules, strict=True)
     kb.calibrate(q, train[0][:1024])
-    watch = [kb.callbacks.LogBits(), kb.callbacks.AdjustBits()]
+    watch = [kb.callbacks.AdjustBits(), kb.callbacks.LogBits()]
     fit(q, flag.learning_rate / 2, flag.learn_epochs, train, test, watch)
     kb.freeze(q)
     heading("frozen; tuning the weights for the bits that were learned")

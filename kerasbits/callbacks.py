@@ -40,7 +40,11 @@ class AdjustBits(keras.callbacks.Callback):
 
 
 class FreezeBits(keras.callbacks.Callback):
-    """Call `freeze` when `epoch` (counted from 0) begins, or later if training resumes later."""
+    """Call `freeze` when `epoch` (counted from 0) begins, or later if training resumes later.
+
+    Being frozen is part of a model's weights: `EarlyStopping(restore_best_weights=True)` can bring
+    back weights of an epoch before it. Call `freeze` again after such a training.
+    """
 
     def __init__(self, epoch: int):
         super().__init__()
@@ -61,7 +65,7 @@ class FreezeBits(keras.callbacks.Callback):
 class LogBits(keras.callbacks.Callback):
     """Add `average_bits`, `weight_kib`, `bops` and `bits/<layer>` to the logs of each epoch.
 
-    Put it first: History, TensorBoard and CSVLogger then record the values.
+    Put it behind `AdjustBits` and before the callbacks that record logs (TensorBoard, CSVLogger).
     """
 
     def on_train_begin(self, logs=None):
