@@ -110,3 +110,27 @@ def test_broken_blob_with_a_right_file_checksum(path, tmp_path):
     broken.write_bytes(flatbuffer.write(tree))
     with pytest.raises(ValueError, match="crc32"):
         Interpreter(broken)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "a"])
+def test_wrong_batch_sizes(path, size):
+    with pytest.raises(ValueError, match="expected a batch_size of at least 1"):
+        Interpreter(path).predict(images(2), batch_size=size)
+
+
+def test_lists_of_numbers_are_one_input(path):
+    x = images(2)
+    np.testing.assert_array_equal(
+        Interpreter(path).predict(x.tolist()), Interpreter(path).predict(x)
+    )
+
+
+def test_a_lost_checksum_is_noticed(path, tmp_path):
+    """Damage to the mark itself must not make a file look like one that has no checksum."""
+    data = path.read_bytes()
+    broken = tmp_path / "broken.tflite"
+    for mark in (b"kerasbits crc32:", b"kerasbits_crc32"):
+        at = data.index(mark)
+        broken.write_bytes(data[:at] + b"K" + data[at + 1 :])
+        with pytest.raises(ValueError, match="checksum"):
+            Interpreter(broken)
