@@ -7,7 +7,7 @@ from keras import layers
 
 
 def lenet5(classes: int = 10) -> keras.Model:
-    """LeNet-5 for 28x28 images, 61,706 weights; batch norm after the convolutions, ReLU."""
+    """LeNet-5 for 28x28 images, 61,470 kernel weights; batch norm after the convolutions, ReLU."""
     return keras.Sequential(
         [
             keras.Input((28, 28, 1)),

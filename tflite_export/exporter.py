@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kerasbits import sites
-from tflite_export.blob import section_sizes, write_blob
+from tflite_export.blob import section_sizes
 from tflite_export.collect import collect
 from tflite_export.tflite_writer import WrittenFile, write_packed
 from tflite_export.verify import Verification, compare
@@ -51,7 +51,7 @@ class ExportResult:
 
     @property
     def max_error(self) -> float | None:
-        """Largest relative difference from the model, over samples without ties."""
+        """Largest relative difference from the model, of a layer or of a sample without ties."""
         return None if self.verification is None else self.verification.max_error
 
 
@@ -103,8 +103,8 @@ def export(
 
 def _in_float32(model: keras.Model) -> keras.Model:
     """The model itself, or under mixed precision a copy that computes in float32, as files do."""
-    dtypes = {path: layer.compute_dtype for path, layer in sites.walk(model)}
-    if all(dtype in (None, "float32") for dtype in dtypes.values()):
+    dtypes = {layer.compute_dtype or "" for _, layer in sites.walk(model)}
+    if all(dtype == "float32" for dtype in dtypes if "float" in dtype):
         return model
 
     def clone(layer):
@@ -143,14 +143,13 @@ def _random(model: keras.Model, count: int = 8) -> list[np.ndarray]:
 
 
 def _result(path: pathlib.Path, written: WrittenFile, checked) -> ExportResult:
-    blobs = {name: write_blob(layer) for name, layer in written.layers.items()}
     layers = tuple(
         LayerResult(
             name,
             layer.op,
             float(np.mean(layer.weight.bits)),
-            section_sizes(blobs[name]).get("codes", 0),
-            len(blobs[name]),
+            section_sizes(written.blobs[name]).get("codes", 0),
+            len(written.blobs[name]),
         )
         for name, layer in written.layers.items()
     )

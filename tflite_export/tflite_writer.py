@@ -60,12 +60,14 @@ class WrittenFile:
     Args:
         data: the bytes.
         layers: the packed layers as written, activation included, by path.
+        blobs: the bytes of each in the file.
         inputs: for each packed layer, the indices of the tensors it reads in the file.
         float_bytes: bytes of the kernels that stayed float.
     """
 
     data: bytes
     layers: dict[str, PackedLayer]
+    blobs: dict[str, bytes]
     inputs: dict[str, tuple[int, ...]]
     float_bytes: int
 
@@ -82,7 +84,8 @@ def write_packed(model: keras.Model, packed: PackedModel) -> WrittenFile:
     flatbuffer.remove_unused(tree)
     flatbuffer.add_checksum(tree)
     inputs, floats = _inputs(tree, written), _float_kernel_bytes(tree)
-    return WrittenFile(flatbuffer.write(tree), written, inputs, floats)
+    data = flatbuffer.write(tree)
+    return WrittenFile(data, written, packed_blobs(tree), inputs, floats)
 
 
 def convert(plain: keras.Model) -> bytes:

@@ -16,7 +16,6 @@ import numpy as np
 from keras import ops
 
 from kerasbits.packed import FloatGrid
-from tflite_export.blob import write_blob
 from tflite_export.collect import Collected, PackedModel
 from tflite_export.interpreter import Interpreter
 from tflite_export.layer import PackedLayer
@@ -64,15 +63,16 @@ def compare(
     Raises:
         VerificationError: naming the first layer that differs, with both values.
     """
-    inputs = _checked(sample, Interpreter(path))
+    runner = Interpreter(path, keep_tensors=True)
+    inputs = _checked(sample, runner)
     fed, outputs = _run_model(packed, inputs)
     worst = 0.0
     for layer_path, layer in written.layers.items():
         _verify_kernel(packed.layers[layer_path], layer)
-        op = NativeOp(write_blob(layer))
+        op = NativeOp(written.blobs[layer_path])
         for x in fed[layer_path]:
             worst = max(worst, _verify_layer(packed.layers[layer_path], layer, op, x))
-    result = _verify_file(written, path, inputs, fed, outputs)
+    result = _verify_file(written, runner, inputs, fed, outputs)
     return dataclasses.replace(result, max_error=max(worst, result.max_error))
 
 
@@ -176,9 +176,8 @@ def _tie_limit(x: np.ndarray) -> float:
     return TIE_TOLERANCE * float(np.abs(x).max(initial=0))
 
 
-def _verify_file(written, path, inputs, fed, outputs) -> Verification:
+def _verify_file(written, runner, inputs, fed, outputs) -> Verification:
     """The file as a whole, sample by sample."""
-    runner = Interpreter(path, keep_tensors=True)
     count = len(inputs[0])
     clean = np.ones(count, bool)
     ties = codes = 0
