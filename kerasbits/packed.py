@@ -7,6 +7,7 @@ NumPy only. This is the common language of quantizers and exporters: a quantizer
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,18 @@ class PackedTensor:
     def code_bytes(self) -> int:
         """Bytes that the codes take in a file (scales and headers not counted)."""
         return code_bytes(self.bits, int(np.prod(self.shape)) // max(1, len(self.bits)))
+
+    def rearranged(
+        self, order: Callable[[np.ndarray], np.ndarray], channel_axis: int
+    ) -> PackedTensor:
+        """The same elements in another order: `order` transposes, reshapes or flips an array.
+
+        `channel_axis` is where the channels are afterwards; theirs must stay in order.
+        """
+        if isinstance(self.encoding, Floats):
+            encoding = Floats(order(np.asarray(self.encoding.values)))
+            return dataclasses.replace(self, channel_axis=channel_axis, encoding=encoding)
+        return dataclasses.replace(self, codes=order(self.codes), channel_axis=channel_axis)
 
     def decode(self) -> np.ndarray:
         """The values, float32, in the shape of the kernel."""

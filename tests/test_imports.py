@@ -88,7 +88,8 @@ def test_methods_know_only_their_own_maths():
 def test_layers_and_models_need_no_maths():
     check(
         [*sources("kerasbits/layers"), ROOT / "kerasbits/model.py"],
-        "kerasbits.layers", "kerasbits.packed", "kerasbits.quantizers", "kerasbits.sites",
+        "kerasbits.geometry", "kerasbits.layers", "kerasbits.packed", "kerasbits.quantizers",
+        "kerasbits.sites",
         "keras", "numpy",
     )  # fmt: skip
 
@@ -112,7 +113,7 @@ def test_kerasbits_is_light_and_needs_no_exporter():
 
 
 def test_the_exporter_knows_no_method():
-    allowed = ("packed", "sites", "lifecycle", "quantizers.base", "bops")
+    allowed = ("packed", "geometry", "sites", "lifecycle", "quantizers.base", "bops")
     for path in sources("tflite_export"):
         for name in imports(path):
             if is_below(name, "kerasbits"):

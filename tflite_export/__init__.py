@@ -8,7 +8,7 @@ Example:
 
 from tflite_export.exporter import ExportResult, export
 from tflite_export.interpreter import Interpreter, delegate_path
-from tflite_export.tflite_writer import convert
+from tflite_export.marked import convert
 from tflite_export.verify import Verification, VerificationError
 
 __all__ = [

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from kerasbits import sites
-from kerasbits.packed import FLOAT_BITS, FloatGrid, Floats, PackedTensor
+from kerasbits.packed import FloatGrid
 from tflite_export.graph import Call, Graph, trace
 from tflite_export.layer import PackedLayer
 
@@ -101,35 +101,22 @@ def _foldable(graph: Graph) -> dict[str, Call]:
 
 def pack_layer(path: str, layer, batch_norm=None) -> PackedLayer:
     """The packed form of one quantized layer, a batch norm folded into it."""
-    weight = dataclasses.replace(_weight(path, layer), name=path)
-    bias = None if layer.bias is None else _array(layer.bias)
-    multiplier = None
+    host = layer.hosts.get("kernel")
+    if host is not None:
+        _check_frozen(path, host)
+    weight = dataclasses.replace(layer.exported_kernel(), name=path)
+    bias, multiplier = layer.exported_bias(), None
     if batch_norm is not None:
         multiplier, bias = fold_batch_norm(bias, batch_norm)
-    geometry: dict[str, Any] = {"op": "dense"}
-    if hasattr(layer, "kernel_size"):
-        if layer.data_format != "channels_last":
-            raise ValueError(f"layer '{path}': expected channels_last, got {layer.data_format}")
-        geometry = {
-            "op": "conv2d",
-            "strides": tuple(layer.strides),
-            "dilations": tuple(layer.dilation_rate),
-            "padding": layer.padding,
-            "groups": layer.groups,
-        }
+    try:
+        geometry = dataclasses.asdict(layer.geometry())
+    except ValueError as error:
+        raise ValueError(f"layer '{path}' cannot be exported: {error}") from None
+    if geometry.pop("input_dilations") != (1, 1):
+        raise ValueError(f"layer '{path}': expected no input dilations, got some")
     return PackedLayer(
         weight=weight, grid=_grid(path, layer), bias=bias, multiplier=multiplier, **geometry
     )
-
-
-def _weight(path: str, layer) -> PackedTensor:
-    host = layer.hosts.get("kernel")
-    if host is None:
-        kernel = _array(layer.kernel)
-        bits = np.full(kernel.shape[-1], FLOAT_BITS)
-        return PackedTensor(path, np.zeros(0, np.uint16), bits, -1, Floats(kernel))
-    _check_frozen(path, host)
-    return layer.packed_kernel()
 
 
 def _grid(path: str, layer):

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from kerasbits import sites
-from tflite_export.blob import section_sizes
 from tflite_export.collect import collect
-from tflite_export.tflite_writer import WrittenFile, write_packed
+from tflite_export.tflite_writer import write_packed
 from tflite_export.verify import Verification, compare
+from tflite_export.written import WrittenFile
 
 PROFILES = ("packed",)
 """Profiles that exist: `packed` keeps every learned width, run by our delegate."""
@@ -148,8 +148,8 @@ def _result(path: pathlib.Path, written: WrittenFile, checked) -> ExportResult:
             name,
             layer.op,
             float(np.mean(layer.weight.bits)),
-            section_sizes(written.blobs[name]).get("codes", 0),
-            len(written.blobs[name]),
+            written.stored[name].code_bytes,
+            written.stored[name].total_bytes,
         )
         for name, layer in written.layers.items()
     )

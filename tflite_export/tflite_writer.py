@@ -1,45 +1,19 @@
-"""A packed TFLite file: convert the baked model, find each marker, put our operators there."""
+"""A packed TFLite file: each marked operator becomes a custom one that reads a blob."""
 
 from __future__ import annotations
-
-import contextlib
-import dataclasses
-import io
-import math
 
 import keras
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export import flatbuffer
-from tflite_export.bake import bake
-from tflite_export.blob import write_blob
+from tflite_export.blob import section_sizes, write_blob
 from tflite_export.collect import PackedModel
-from tflite_export.layer import PackedLayer
+from tflite_export.marked import Marked, convert_marked
+from tflite_export.written import Stored, WrittenFile
 
 OPERATORS = {"dense": "KerasbitsDense", "conv2d": "KerasbitsConv2D"}
 """Name of the custom operator that runs each kind of packed layer."""
-
-ACTIVATION_RANGES = {
-    schema.ActivationFunctionType.NONE: (-math.inf, math.inf),
-    schema.ActivationFunctionType.RELU: (0.0, math.inf),
-    schema.ActivationFunctionType.RELU_N1_TO_1: (-1.0, 1.0),
-    schema.ActivationFunctionType.RELU6: (0.0, 6.0),
-}
-"""What the activations that the converter fuses do to an output."""
-
-_REPLACEABLE = {
-    schema.BuiltinOperator.CONV_2D: "conv2d",
-    schema.BuiltinOperator.FULLY_CONNECTED: "dense",
-}
-
-_BARRIERS = (
-    (keras.ops.cos, schema.BuiltinOperator.COS),
-    (keras.ops.sin, schema.BuiltinOperator.SIN),
-    (keras.ops.exp, schema.BuiltinOperator.EXP),
-)
-"""Operations that keep the converter from merging across them (see `bake`), and that models
-rarely have themselves."""
 
 _ELEMENTWISE = {
     schema.BuiltinOperator.ADD,
@@ -53,173 +27,57 @@ _ELEMENTWISE = {
 """Operators whose constants are no kernels (batch norms that could not be folded, say)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class WrittenFile:
-    """A file in memory.
-
-    Args:
-        data: the bytes.
-        layers: the packed layers as written, activation included, by path.
-        blobs: the bytes of each in the file.
-        inputs: for each packed layer, the indices of the tensors it reads in the file.
-        float_bytes: bytes of the kernels that stayed float.
-    """
-
-    data: bytes
-    layers: dict[str, PackedLayer]
-    blobs: dict[str, bytes]
-    inputs: dict[str, tuple[int, ...]]
-    float_bytes: int
-
-
 def write_packed(model: keras.Model, packed: PackedModel) -> WrittenFile:
     """The packed TFLite file of a collected model.
 
     Raises:
         ValueError: if the converter changed, dropped or duplicated a kernel, naming the layer.
     """
-    plain, tree, markers = _convert_marked(model, packed)
-    written = _replace_marked(tree, packed, markers)
-    _order_ends(tree, [tensor.name for tensor in plain.inputs])
+    marked = convert_marked(model, packed)
+    tree = marked.tree
+    blobs = _replace_marked(marked)
     flatbuffer.remove_unused(tree)
     flatbuffer.add_checksum(tree)
-    inputs, floats = _inputs(tree, written), _float_kernel_bytes(tree)
+    inputs, outputs = _ends(tree, blobs)
+    stored = {
+        path: Stored("packed", section_sizes(blob).get("codes", 0), len(blob))
+        for path, blob in blobs.items()
+    }
+    floats = float_kernel_bytes(tree)
     data = flatbuffer.write(tree)
-    return WrittenFile(data, written, packed_blobs(tree), inputs, floats)
+    return WrittenFile(data, marked.layers, blobs, inputs, outputs, stored, floats)
 
 
-def convert(plain: keras.Model) -> bytes:
-    """The stock converter's output for a plain model, without optimizations.
-
-    Raises:
-        ValueError: a model that the converter refuses.
-    """
-    import tensorflow as tf
-
-    converter = tf.lite.TFLiteConverter.from_keras_model(plain)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints where its temporary files are
-        try:
-            return converter.convert()
-        except Exception as error:  # its own class, or whatever its stages raise
-            message = str(error).strip().splitlines()[:1]
-            raise ValueError(f"model '{plain.name}': TFLite cannot hold it: {message}") from error
-
-
-def _convert_marked(model: keras.Model, packed: PackedModel):
-    """Baked model, converted file without its barriers, and markers."""
-    for barrier, code in _BARRIERS:
-        plain, markers, count = bake(model, packed, barrier)
-        tree = flatbuffer.read(convert(plain))
-        codes = [flatbuffer.builtin_code(tree, op) for op in tree.subgraphs[0].operators]
-        if codes.count(code) <= count:  # more: the model has this operation itself
-            flatbuffer.remove_unary(tree, code)
-            return plain, tree, markers
-    names = [barrier.__name__ for barrier, _ in _BARRIERS]
-    raise ValueError(f"model '{model.name}': expected one of {names} unused, got uses of all")
-
-
-def _order_ends(tree, names: list[str]) -> None:
-    """Put inputs and outputs in the order of the model; the converter sorts them by name."""
-    graph, signature = tree.subgraphs[0], tree.signatureDefs[0]
-    inputs = {entry.name.decode(): entry.tensorIndex for entry in signature.inputs}
-    outputs = {entry.name.decode(): entry.tensorIndex for entry in signature.outputs}
-    if set(inputs) != set(names) or len(outputs) != len(graph.outputs):
-        raise ValueError(f"expected the inputs {names} in the file, got {sorted(inputs)}")
-    graph.inputs = np.array([inputs[name] for name in names], np.int32)
-    order = sorted(outputs, key=lambda name: (len(name), name))  # output_2 before output_10
-    graph.outputs = np.array([outputs[name] for name in order], np.int32)
-
-
-def _replace_marked(tree, packed: PackedModel, markers) -> dict[str, PackedLayer]:
-    """Replace every operator that reads a marker; return the layers as written."""
-    by_content = {_in_file_order(marker).tobytes(): path for path, marker in markers.items()}
-    written: dict[str, PackedLayer] = {}
-    for graph in tree.subgraphs:
-        blobs: dict[str, int] = {}  # a layer that is used twice has its weights once
-        for op in graph.operators:
-            path = _marked_path(tree, graph, op, by_content)
-            if path is None:
-                continue
-            layer = _with_fused(tree, graph, op, packed.layers[path].packed)
-            if path in written and not _alike(layer, written[path]):
-                raise layer.error(
-                    "the same activation and constants behind every use of a shared layer",
-                    "different ones",
-                )
-            if path not in blobs:
-                blobs[path] = flatbuffer.add_constant(tree, graph, path, write_blob(layer))
-            written[path] = layer
+def _replace_marked(marked: Marked) -> dict[str, bytes]:
+    """Put custom operators in the place of the marked ones; a shared layer has one blob."""
+    tree, graph = marked.tree, marked.tree.subgraphs[0]
+    blobs = {}
+    for path, operators in marked.operators.items():
+        layer = marked.layers[path]
+        blobs[path] = write_blob(layer)
+        blob = flatbuffer.add_constant(tree, graph, path, blobs[path])
+        for op in operators:
             op.opcodeIndex = flatbuffer.custom_opcode(tree, OPERATORS[layer.op])
-            op.inputs = np.array([op.inputs[0], blobs[path]], np.int32)
+            op.inputs = np.array([op.inputs[0], blob], np.int32)
             op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.NONE, None
-    missing = [path for path in packed.layers if path not in written]
-    if missing:
-        raise ValueError(
-            f"layer '{missing[0]}': expected its kernel among the constants of the converted "
-            f"file, got no match ({len(written)} of {len(packed.layers)} layers matched); the "
-            "converter merged a neighbouring operation into it"
-        )
-    return written
+    return blobs
 
 
-def _in_file_order(kernel: np.ndarray) -> np.ndarray:
-    """Keras [..., in, out] as the file has it, [out, ..., in]."""
-    return np.ascontiguousarray(np.moveaxis(kernel, -1, 0))
-
-
-def _marked_path(tree, graph, op, by_content) -> str | None:
-    """Path of the layer whose marker an operator reads as its kernel."""
-    for position, index in enumerate(op.inputs if op.inputs is not None else []):
-        if index < 0:
-            continue
-        data = flatbuffer.constant(tree, graph.tensors[index])
-        path = None if data is None else by_content.get(data)
-        if path is None:
-            continue
-        kind = _REPLACEABLE.get(flatbuffer.builtin_code(tree, op))
-        if kind is None or position != 1:
-            raise ValueError(
-                f"layer '{path}': expected its kernel in CONV_2D or FULLY_CONNECTED, got it as "
-                f"input {position} of builtin operator {flatbuffer.builtin_code(tree, op)}"
-            )
-        return path
-    return None
-
-
-def _with_fused(tree, graph, op, layer: PackedLayer) -> PackedLayer:
-    """The layer with what the converter fused into its operator: activation, constant sum."""
-    fused = op.builtinOptions.fusedActivationFunction
-    if fused not in ACTIVATION_RANGES:
-        raise layer.error(f"a fused activation among {list(ACTIVATION_RANGES)}", fused)
-    low, high = ACTIVATION_RANGES[fused]
-    bias = layer.bias
-    if len(op.inputs) > 2 and op.inputs[2] >= 0:
-        data = flatbuffer.constant(tree, graph.tensors[op.inputs[2]])
-        if data is None or len(data) != 4 * layer.out_channels:
-            raise layer.error("a constant bias in the converted file", "another")
-        added = np.frombuffer(data, "<f4")
-        if added.any():
-            bias = added if bias is None else bias + added
-    return dataclasses.replace(layer, act_min=low, act_max=high, bias=bias)
-
-
-def _alike(a: PackedLayer, b: PackedLayer) -> bool:
-    """Whether two uses of a layer have the same activation and bias."""
-    same_bias = (a.bias is None) == (b.bias is None) and np.array_equal(a.bias, b.bias)
-    return same_bias and (a.act_min, a.act_max) == (b.act_min, b.act_max)
-
-
-def _inputs(tree, written) -> dict[str, tuple[int, ...]]:
-    found: dict[str, list[int]] = {path: [] for path in written}
+def _ends(tree, blobs) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Input and output tensors of each packed layer."""
+    inputs: dict[str, list[int]] = {path: [] for path in blobs}
+    outputs: dict[str, list[int]] = {path: [] for path in blobs}
     graph = tree.subgraphs[0]
     for op in graph.operators:
         if flatbuffer.custom_name(tree, op) in OPERATORS.values():
             name = graph.tensors[op.inputs[1]].name
-            found[name.decode() if isinstance(name, bytes) else name].append(int(op.inputs[0]))
-    return {path: tuple(indices) for path, indices in found.items()}
+            path = name.decode() if isinstance(name, bytes) else name
+            inputs[path].append(int(op.inputs[0]))
+            outputs[path].append(int(op.outputs[0]))
+    return {p: tuple(i) for p, i in inputs.items()}, {p: tuple(o) for p, o in outputs.items()}
 
 
-def _float_kernel_bytes(tree) -> int:
+def float_kernel_bytes(tree) -> int:
     """Bytes of the float kernels: constants with two or more axes that no elementwise op reads."""
     kernels: dict[int, int] = {}
     for graph in tree.subgraphs:
@@ -243,6 +101,3 @@ def packed_blobs(tree) -> dict[str, bytes]:
                 name = tensor.name.decode() if isinstance(tensor.name, bytes) else tensor.name
                 blobs[name] = flatbuffer.constant(tree, tensor) or b""
     return blobs
-
-
-__all__ = ["OPERATORS", "WrittenFile", "convert", "packed_blobs", "write_packed"]

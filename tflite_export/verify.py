@@ -20,7 +20,7 @@ from tflite_export.collect import Collected, PackedModel
 from tflite_export.interpreter import Interpreter
 from tflite_export.layer import PackedLayer
 from tflite_export.native import NativeOp
-from tflite_export.tflite_writer import WrittenFile
+from tflite_export.written import WrittenFile
 
 TOLERANCE = 1e-4
 """Largest difference of outputs, relative to the largest output of the sample or layer."""

@@ -11,8 +11,9 @@ import numpy as np
 from keras import ops
 
 from kerasbits import quantizers, sites
+from kerasbits.geometry import Geometry
 from kerasbits.layers.quantizer_layer import QuantizerLayer
-from kerasbits.packed import FloatGrid, InputGrid, PackedTensor
+from kerasbits.packed import FLOAT_BITS, FloatGrid, Floats, InputGrid, PackedTensor
 from kerasbits.quantizers.base import Site
 
 
@@ -122,6 +123,24 @@ class QuantizedOp:
         host = self.input_host
         return host.quantizer.grid(sites.finite_state(host), host.site)
 
+    def geometry(self) -> Geometry:
+        """How `exported_kernel` is applied."""
+        raise NotImplementedError
+
+    def exported_kernel(self) -> PackedTensor:
+        """The kernel in the order that `geometry` describes; floats if it is not quantized."""
+        if self.kernel_host is not None:
+            return self.packed_kernel()
+        kernel = np.asarray(ops.convert_to_numpy(self.kernel), np.float32)
+        bits = np.full(kernel.shape[-1], FLOAT_BITS)
+        return PackedTensor(self.name, np.zeros(0, np.uint16), bits, -1, Floats(kernel))
+
+    def exported_bias(self) -> np.ndarray | None:
+        """The bias, one value for each output channel, float32."""
+        if self.bias is None:
+            return None
+        return np.asarray(ops.convert_to_numpy(self.bias), np.float32).reshape(-1)
+
     def plain_layer(self) -> keras.layers.Layer:
         """A new float layer of the same configuration, without quantizers."""
         config = self.get_config()
@@ -146,6 +165,10 @@ class QuantDense(QuantizedOp, keras.layers.Dense):
     def _op(self, x, kernel):
         return ops.matmul(x, kernel)
 
+    def geometry(self) -> Geometry:
+        """A matrix product over the last axis."""
+        return Geometry("dense")
+
     def _macs(self, input_shape) -> int:
         return _product(input_shape[1:]) * self.units
 
@@ -160,6 +183,13 @@ class QuantConv2D(QuantizedOp, keras.layers.Conv2D):
 
     def _op(self, x, kernel):
         return self.convolution_op(x, kernel)
+
+    def geometry(self) -> Geometry:
+        """A convolution with this layer's strides, padding, dilation and groups."""
+        if self.data_format != "channels_last":
+            raise ValueError(f"layer '{self.name}': expected channels_last, got {self.data_format}")
+        strides, dilations = tuple(self.strides), tuple(self.dilation_rate)
+        return Geometry("conv2d", strides, dilations, self.padding, self.groups)
 
     def _shaped_bias(self):
         if self.data_format == "channels_first":

@@ -1,0 +1,189 @@
+"""A converted model in which the operator of each quantized layer is known.
+
+The baked model (see `bake`) goes through the stock converter; then each marker is found by its
+content. The operators are still the builtin ones: each writer puts in their place what its file
+is to hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+
+import keras
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export import flatbuffer
+from tflite_export.bake import bake
+from tflite_export.collect import PackedModel
+from tflite_export.layer import PackedLayer
+
+ACTIVATION_RANGES = {
+    schema.ActivationFunctionType.NONE: (-math.inf, math.inf),
+    schema.ActivationFunctionType.RELU: (0.0, math.inf),
+    schema.ActivationFunctionType.RELU_N1_TO_1: (-1.0, 1.0),
+    schema.ActivationFunctionType.RELU6: (0.0, 6.0),
+}
+"""What the activations that the converter fuses do to an output."""
+
+_REPLACEABLE = {
+    schema.BuiltinOperator.CONV_2D: "conv2d",
+    schema.BuiltinOperator.FULLY_CONNECTED: "dense",
+}
+
+_BARRIERS = (
+    (keras.ops.cos, schema.BuiltinOperator.COS),
+    (keras.ops.sin, schema.BuiltinOperator.SIN),
+    (keras.ops.exp, schema.BuiltinOperator.EXP),
+)
+"""Operations that keep the converter from merging across them (see `bake`), and that models
+rarely have themselves."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Marked:
+    """A converted model.
+
+    Args:
+        tree: the file; barriers are taken out, inputs and outputs are in the model's order.
+        operators: the operators of each quantized layer by path, one a use. They read a marker
+            as their kernel.
+        layers: the packed layers by path, with what the converter fused into their operators:
+            an activation, a constant sum.
+    """
+
+    tree: schema.ModelT
+    operators: dict[str, list[schema.OperatorT]]
+    layers: dict[str, PackedLayer]
+
+
+def convert_marked(model: keras.Model, packed: PackedModel) -> Marked:
+    """Convert a collected model with markers as kernels, and find them.
+
+    Raises:
+        ValueError: if the converter changed, dropped or duplicated a kernel, naming the layer.
+    """
+    plain, tree, markers = _converted(model, packed)
+    operators, layers = _find_markers(tree, packed, markers)
+    _order_ends(tree, [tensor.name for tensor in plain.inputs])
+    return Marked(tree, operators, layers)
+
+
+def convert(plain: keras.Model) -> bytes:
+    """The stock converter's output for a plain model, without optimizations.
+
+    Raises:
+        ValueError: a model that the converter refuses.
+    """
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(plain)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints where its temporary files are
+        try:
+            return converter.convert()
+        except Exception as error:  # its own class, or whatever its stages raise
+            message = str(error).strip().splitlines()[:1]
+            raise ValueError(f"model '{plain.name}': TFLite cannot hold it: {message}") from error
+
+
+def _converted(model: keras.Model, packed: PackedModel):
+    """Baked model, converted file without its barriers, and markers."""
+    for barrier, code in _BARRIERS:
+        plain, markers, count = bake(model, packed, barrier)
+        tree = flatbuffer.read(convert(plain))
+        codes = [flatbuffer.builtin_code(tree, op) for op in tree.subgraphs[0].operators]
+        if codes.count(code) <= count:  # more: the model has this operation itself
+            flatbuffer.remove_unary(tree, code)
+            return plain, tree, markers
+    names = [barrier.__name__ for barrier, _ in _BARRIERS]
+    raise ValueError(f"model '{model.name}': expected one of {names} unused, got uses of all")
+
+
+def _order_ends(tree, names: list[str]) -> None:
+    """Put inputs and outputs in the order of the model; the converter sorts them by name."""
+    graph, signature = tree.subgraphs[0], tree.signatureDefs[0]
+    inputs = {entry.name.decode(): entry.tensorIndex for entry in signature.inputs}
+    outputs = {entry.name.decode(): entry.tensorIndex for entry in signature.outputs}
+    if set(inputs) != set(names) or len(outputs) != len(graph.outputs):
+        raise ValueError(f"expected the inputs {names} in the file, got {sorted(inputs)}")
+    graph.inputs = np.array([inputs[name] for name in names], np.int32)
+    order = sorted(outputs, key=lambda name: (len(name), name))  # output_2 before output_10
+    graph.outputs = np.array([outputs[name] for name in order], np.int32)
+
+
+def _find_markers(tree, packed: PackedModel, markers):
+    """The operators that read a marker, and the layers with what is fused into them, by path."""
+    by_content = {_in_file_order(marker).tobytes(): path for path, marker in markers.items()}
+    operators: dict[str, list[schema.OperatorT]] = {}
+    layers: dict[str, PackedLayer] = {}
+    for graph in tree.subgraphs:
+        for op in graph.operators:
+            path = _marked_path(tree, graph, op, by_content)
+            if path is None:
+                continue
+            layer = _with_fused(tree, graph, op, packed.layers[path].packed)
+            if path in layers and not _alike(layer, layers[path]):
+                raise layer.error(
+                    "the same activation and constants behind every use of a shared layer",
+                    "different ones",
+                )
+            layers[path] = layer
+            operators.setdefault(path, []).append(op)
+    missing = [path for path in packed.layers if path not in layers]
+    if missing:
+        raise ValueError(
+            f"layer '{missing[0]}': expected its kernel among the constants of the converted "
+            f"file, got no match ({len(layers)} of {len(packed.layers)} layers matched); the "
+            "converter merged a neighbouring operation into it"
+        )
+    return operators, layers
+
+
+def _in_file_order(kernel: np.ndarray) -> np.ndarray:
+    """Keras [..., in, out] as the file has it, [out, ..., in]."""
+    return np.ascontiguousarray(np.moveaxis(kernel, -1, 0))
+
+
+def _marked_path(tree, graph, op, by_content) -> str | None:
+    """Path of the layer whose marker an operator reads as its kernel."""
+    for position, index in enumerate(op.inputs if op.inputs is not None else []):
+        if index < 0:
+            continue
+        data = flatbuffer.constant(tree, graph.tensors[index])
+        path = None if data is None else by_content.get(data)
+        if path is None:
+            continue
+        kind = _REPLACEABLE.get(flatbuffer.builtin_code(tree, op))
+        if kind is None or position != 1:
+            raise ValueError(
+                f"layer '{path}': expected its kernel in CONV_2D or FULLY_CONNECTED, got it as "
+                f"input {position} of builtin operator {flatbuffer.builtin_code(tree, op)}"
+            )
+        return path
+    return None
+
+
+def _with_fused(tree, graph, op, layer: PackedLayer) -> PackedLayer:
+    """The layer with what the converter fused into its operator: activation, constant sum."""
+    fused = op.builtinOptions.fusedActivationFunction
+    if fused not in ACTIVATION_RANGES:
+        raise layer.error(f"a fused activation among {list(ACTIVATION_RANGES)}", fused)
+    low, high = ACTIVATION_RANGES[fused]
+    bias = layer.bias
+    if len(op.inputs) > 2 and op.inputs[2] >= 0:
+        data = flatbuffer.constant(tree, graph.tensors[op.inputs[2]])
+        if data is None or len(data) != 4 * layer.out_channels:
+            raise layer.error("a constant bias in the converted file", "another")
+        added = np.frombuffer(data, "<f4")
+        if added.any():
+            bias = added if bias is None else bias + added
+    return dataclasses.replace(layer, act_min=low, act_max=high, bias=bias)
+
+
+def _alike(a: PackedLayer, b: PackedLayer) -> bool:
+    """Whether two uses of a layer have the same activation and bias."""
+    same_bias = (a.bias is None) == (b.bias is None) and np.array_equal(a.bias, b.bias)
+    return same_bias and (a.act_min, a.act_max) == (b.act_min, b.act_max)
