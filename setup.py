@@ -20,9 +20,14 @@ except ImportError:
 KERNELS = pathlib.Path("tflite_export", "kernels")
 FLAGS = ["-O3", "-std=c11", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
 FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-g0"]
-X86 = platform.machine().lower() in ("x86_64", "amd64")
-FLAGS_OF_FILE = {"gemm_avx2.c": ["-mavx2"] if X86 else []}
-NO_UNDEFINED = [] if platform.system() == "Darwin" else ["-Wl,--no-undefined"]
+MACHINE, APPLE = platform.machine().lower(), platform.system() == "Darwin"
+AVX2, DOT = ["-mavx2"], ["-march=armv8.2-a+dotprod"]
+# One build on an Apple machine may compile each file for both families.
+FLAGS_OF_FILE = {
+    "gemm_avx2.c": ["-Xarch_x86_64", *AVX2] if APPLE else AVX2 * (MACHINE in ("x86_64", "amd64")),
+    "gemm_neondot.c": ["-Xarch_arm64", *DOT] if APPLE else DOT * (MACHINE in ("aarch64", "arm64")),
+}
+NO_UNDEFINED = [] if APPLE else ["-Wl,--no-undefined"]
 
 EXTRAS = {
     # The CPU-only build exists for x86-64 Linux and Windows; elsewhere the plain one is alike.

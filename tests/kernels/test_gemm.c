@@ -45,13 +45,18 @@ static double definition(const kb_gemm_args* args, kb_form form, int pixel, int 
   return form == KB_FORM_F32 ? (double)total : sum;
 }
 
-/* Random weights of magnitude up to `most`; `extreme` puts everything at the end of its range. */
+/* Random, or everything at an end of its range. Inputs of 0 are the largest for a kernel that takes
+ * them as x - 128. */
+typedef enum { RANDOM, INPUTS_255, INPUTS_0, DRAWS } draws;
+
+/* Weights have a magnitude up to `most`. */
 static void fill(kb_gemm_args* args, kb_form form, uint8_t* weights, uint8_t* inputs, int most,
-                 int extreme) {
+                 draws how) {
+  const int extreme = how != RANDOM;
   size_t count = (size_t)args->chunks * KB_TILE * KB_CHUNK;
   size_t bytes = args->stride * (size_t)args->pixels;
   for (size_t i = 0; form != KB_FORM_F32 && i < bytes; i++)
-    inputs[i] = (uint8_t)(extreme ? 255 : draw());
+    inputs[i] = (uint8_t)(how == RANDOM ? draw() : how == INPUTS_255 ? 255 : 0);
   for (size_t i = 0; form == KB_FORM_F32 && i < bytes / 4; i++)
     ((float*)(void*)inputs)[i] = (float)(int32_t)draw() / 1e9f;
   for (size_t i = 0; i < count; i++) {
@@ -68,7 +73,7 @@ static void fill(kb_gemm_args* args, kb_form form, uint8_t* weights, uint8_t* in
 }
 
 static int check(const char* name, kb_gemm gemm, kb_form form, int chunks, int pixels, int most,
-                 int extreme) {
+                 draws how) {
   const int rows = kb_tile_rows(form);
   const size_t row_bytes = (size_t)chunks * (form == KB_FORM_F32 ? sizeof(float) : KB_CHUNK);
   kb_gemm_args args = {.chunks = chunks, .pixels = pixels};
@@ -77,7 +82,7 @@ static int check(const char* name, kb_gemm gemm, kb_form form, int chunks, int p
   uint8_t* inputs = kb_alloc((size_t)pixels, args.stride);
   /* Exactly as long as the contract says, so that the sanitizer sees an overrun. */
   int32_t* sums = malloc((size_t)(pixels * rows) * sizeof *sums);
-  fill(&args, form, weights, inputs, most, extreme);
+  fill(&args, form, weights, inputs, most, how);
   args.sums = sums;
   gemm(&args);
   int wrong = 0;
@@ -97,7 +102,7 @@ static int check(const char* name, kb_gemm gemm, kb_form form, int chunks, int p
 }
 
 static int check_sizes(const char* name, kb_gemm gemm, kb_form form) {
-  static const int chunks[] = {1, 2, 3, 7, 31, 32, 63, 72, 100};
+  static const int chunks[] = {1, 2, 3, 7, 15, 16, 31, 32, 63, 72, 100};
   static const int s8[] = {1, 2, 7, 8, 31, 33, 63, KB_MAX_S8}, s16[] = {1, 128, 1000, 32767};
   const int bounds = form == KB_FORM_S8 ? 8 : form == KB_FORM_S16 ? 4 : 1;
   int wrong = 0;
@@ -107,8 +112,8 @@ static int check_sizes(const char* name, kb_gemm gemm, kb_form form) {
       int room = (int)(INT32_MAX / ((int64_t)KB_CHUNK * KB_MAX_INPUT * most));
       int count = form == KB_FORM_S16 && chunks[c] > room ? room : chunks[c];
       for (int pixels = 1; pixels <= 9; pixels++) {
-        wrong += check(name, gemm, form, count, pixels, most, 0);
-        wrong += check(name, gemm, form, count, pixels, most, 1);
+        for (int how = RANDOM; how < DRAWS; how++)
+          wrong += check(name, gemm, form, count, pixels, most, (draws)how);
       }
     }
   }

@@ -2,8 +2,16 @@
 #ifndef KERASBITS_CORE_H
 #define KERASBITS_CORE_H
 
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __FAST_MATH__
+#error "expected exact float arithmetic; -ffast-math changes results"
+#endif
+/* 16 is the same as 0 for float and double; x87 (2) rounds differently. */
+_Static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 16,
+               "expected float arithmetic in float (on 32-bit x86: -msse2 -mfpmath=sse)");
 
 /* Where a message goes; `text` may be NULL. */
 typedef struct {
@@ -59,7 +67,14 @@ typedef struct {
 
 typedef void (*kb_gemm)(const kb_gemm_args* args);
 
-typedef enum { KB_ISA_SCALAR, KB_ISA_AVX2, KB_ISAS } kb_isa_id;
+/* From plain to best, of one processor family each. */
+typedef enum {
+  KB_ISA_SCALAR,
+  KB_ISA_AVX2,
+  KB_ISA_NEON,
+  KB_ISA_NEONDOT,
+  KB_ISAS
+} kb_isa_id;
 
 typedef struct {
   kb_isa_id isa;
