@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from absl import app, flags, logging
 from data import fashion_mnist
+from networks import IMAGE_NETWORKS
 from recipes import RECIPES, Recipe
 
 import kerasbits as kb
@@ -27,6 +28,9 @@ def define_flags() -> None:
         list(RECIPES),
         "Method that learns the bits. 'uniform' is the plain baseline; 'binary_weights' and "
         "'binary' are 1-bit weights, and 1-bit weights and inputs, by least squares.",
+    )
+    flags.DEFINE_enum(
+        "network", None, list(IMAGE_NETWORKS), "Network; by default the method's own LeNet-5."
     )
     flags.DEFINE_string("data_dir", None, "Folder with the four IDX files of Fashion-MNIST.")
     flags.DEFINE_string("output", "runs/demo", "Folder for the model and the exported file.")
@@ -105,8 +109,8 @@ def main(argv: list[str]) -> None:
     except (OSError, ValueError) as error:
         raise SystemExit(f"demo: {error}") from None
     chosen = RECIPES[flag.method]
-    heading(f"LeNet-5 in float, {len(train[0]):,} images of Fashion-MNIST")
-    model = chosen.network()
+    model = IMAGE_NETWORKS[flag.network]() if flag.network else chosen.network()
+    heading(f"{model.name} in float, {len(train[0]):,} images of Fashion-MNIST")
     rate = decaying(flag.learning_rate, flag.float_epochs, len(train[0]))
     fit(model, rate, flag.float_epochs, train, test)
     heading(f"learning bits by {flag.method}")
