@@ -37,12 +37,15 @@ activations are to be fused into the operator."""
 
 
 def bake(
-    model: keras.Model, packed: PackedModel, barrier: Callable[[Any], Any]
+    model: keras.Model,
+    packed: PackedModel,
+    barrier: Callable[[Any], Any],
+    batch: int | None = None,
 ) -> tuple[keras.Model, dict[str, np.ndarray], int]:
     """The plain model, the marker of each quantized layer by path, and the number of barriers.
 
     Batch norms that were folded are left out. Layers that stay float share their weights' values
-    with the given model, which is not changed.
+    with the given model, which is not changed. The inputs get `batch` unless the model fixes it.
     """
     plain: dict[str, keras.layers.Layer] = {}
     markers: dict[str, np.ndarray] = {}
@@ -77,9 +80,11 @@ def bake(
             return call.layer(*args, **kwargs)
         return fence(outputs) if call.outputs in open_ended else outputs
 
+    given = keras.tree.flatten(model.inputs)
+    batch = next((t.shape[0] for t in given if t.shape[0] is not None), batch)
     inputs = [
-        keras.Input(batch_shape=t.shape, dtype=t.dtype, name=_safe_name(t.name, i))
-        for i, t in enumerate(keras.tree.flatten(model.inputs))
+        keras.Input(batch_shape=(batch, *t.shape[1:]), dtype=t.dtype, name=_safe_name(t.name, i))
+        for i, t in enumerate(given)
     ]
     outputs = packed.graph.replay(inputs, run)
     return keras.Model(inputs, outputs, name="kerasbits"), markers, len(fenced)

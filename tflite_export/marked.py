@@ -60,13 +60,16 @@ class Marked:
     layers: dict[str, PackedLayer]
 
 
-def convert_marked(model: keras.Model, packed: PackedModel) -> Marked:
+def convert_marked(model: keras.Model, packed: PackedModel, batch: int | None = None) -> Marked:
     """Convert a collected model with markers as kernels, and find them.
+
+    Args:
+        batch: the batch size of the file; None for any. A model that fixes it keeps its own.
 
     Raises:
         ValueError: if the converter changed, dropped or duplicated a kernel, naming the layer.
     """
-    plain, tree, markers = _converted(model, packed)
+    plain, tree, markers = _converted(model, packed, batch)
     operators, layers = _find_markers(tree, packed, markers)
     _order_ends(tree, [tensor.name for tensor in plain.inputs])
     return Marked(tree, operators, layers)
@@ -89,10 +92,10 @@ def convert(plain: keras.Model) -> bytes:
             raise ValueError(f"model '{plain.name}': TFLite cannot hold it: {message}") from error
 
 
-def _converted(model: keras.Model, packed: PackedModel):
+def _converted(model: keras.Model, packed: PackedModel, batch: int | None):
     """Baked model, converted file without its barriers, and markers."""
     for barrier, code in _BARRIERS:
-        plain, markers, count = bake(model, packed, barrier)
+        plain, markers, count = bake(model, packed, barrier, batch)
         tree = flatbuffer.read(convert(plain))
         codes = [flatbuffer.builtin_code(tree, op) for op in tree.subgraphs[0].operators]
         if codes.count(code) <= count:  # more: the model has this operation itself
