@@ -130,7 +130,7 @@ def conclude(model, q, result, found, expected, test) -> None:
     flag = flags.FLAGS
     float_accuracy = accuracy(model.predict(test[0], batch_size=1000, verbose=0), test[1])
     float_file = result.path.with_name("float.tflite")
-    float_file.write_bytes(tflite_export.convert(model))
+    float_file.write_bytes(tflite_export.float_tflite(model))
     checked = result.verification
     print(
         f"verified: outputs within {checked.max_error:.1e} of the model's, "

@@ -6,17 +6,19 @@ Example:
     y = Interpreter("m.tflite").predict(x)
 """
 
-from tflite_export.exporter import ExportResult, export
+from tflite_export.exporter import export
 from tflite_export.interpreter import Interpreter, delegate_path
-from tflite_export.marked import convert
-from tflite_export.verify import Verification, VerificationError
+from tflite_export.marked import convert as float_tflite
+from tflite_export.result import ExportResult, LayerResult
+from tflite_export.verification import Verification, VerificationError
 
 __all__ = [
     "ExportResult",
     "Interpreter",
+    "LayerResult",
     "Verification",
     "VerificationError",
-    "convert",
     "delegate_path",
     "export",
+    "float_tflite",
 ]

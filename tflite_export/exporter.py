@@ -2,57 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
-import secrets
 
 import keras
-import numpy as np
 
 from kerasbits import sites
-from tflite_export.collect import collect
+from tflite_export.collect import PackedModel, collect
+from tflite_export.result import ExportResult, result_of
 from tflite_export.tflite_writer import write_packed
-from tflite_export.verify import Verification, compare
+from tflite_export.unfinished import unfinished
+from tflite_export.verify import compare
 from tflite_export.written import WrittenFile
 
-PROFILES = ("packed",)
-"""Profiles that exist: `packed` keeps every learned width, run by our delegate."""
+PROFILES = ("packed", "stock")
+"""`packed` keeps every learned width, run by our library; `stock` runs in every unmodified
+TFLite interpreter, in the types that TFLite has."""
 
+ACTIVATIONS = ("float", "int8")
+"""Types of what flows between the layers of a stock file."""
 
-@dataclasses.dataclass(frozen=True)
-class LayerResult:
-    """A packed layer in the file: its path, operator, mean bits a weight, and bytes."""
-
-    name: str
-    op: str
-    bits: float
-    code_bytes: int
-    blob_bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportResult:
-    """What was written.
-
-    Args:
-        path: of the file.
-        file_bytes: size of the file.
-        weight_bytes: bytes of the kernels in it: packed codes, and kernels that stayed float.
-        layers: the packed layers.
-        verification: what was compared with the model; None if that was switched off.
-    """
-
-    path: pathlib.Path
-    file_bytes: int
-    weight_bytes: int
-    layers: tuple[LayerResult, ...]
-    verification: Verification | None
-
-    @property
-    def max_error(self) -> float | None:
-        """Largest relative difference from the model, of a layer or of a sample without ties."""
-        return None if self.verification is None else self.verification.max_error
+SUFFIXES = (".tflite", ".kbits")
+"""Files that exist: a TFLite model, or ours for the C runtime."""
 
 
 def export(
@@ -61,44 +32,78 @@ def export(
     profile: str = "packed",
     sample=None,
     verify: bool = True,
+    activations: str = "float",
 ) -> ExportResult:
-    """Write a frozen model to a .tflite file with packed weights, and check it.
+    """Write a frozen model to a file, and check it.
 
-    The file appears under its name only when it is complete and verified; on any error an
-    older file of that name stays as it was. The same model gives the same bytes.
+    The file appears under its name only when it is complete and verified; whatever happens
+    before, an older file of that name stays as it was. The same model gives the same bytes.
 
     Args:
         model: frozen, see `kerasbits.freeze`. It is not changed.
-        path: of the file, ending in .tflite.
-        profile: "packed".
-        sample: inputs to verify with, an array or a list of arrays. Random ones if None.
+        path: of the file, ending in .tflite, or in .kbits for the C runtime.
+        profile: "packed" keeps every learned width and needs our library; "stock" runs in every
+            unmodified interpreter (.tflite only).
+        sample: inputs to verify with, an array or a structure of arrays as the model takes it.
+            Random inputs are checked in any case. With `activations="int8"` it also sets ranges
+            of tensors that no quantizer has seen.
         verify: compare the file with the model (see `tflite_export.verify`).
+        activations: "float", or "int8" for a stock file that computes in integers.
 
     Raises:
-        ValueError: a model that cannot be exported, naming the layer; an unknown profile.
+        ValueError: a model that cannot be exported, naming the layer; unknown or conflicting
+            options; a sample that does not fit.
         VerificationError: the file does not compute what the model computes.
         OSError: the path cannot be written.
+
+    Example:
+        result = export(model, "m.tflite", sample=images[:64])
+        print(result)
     """
+    path = _checked(model, path, profile, activations)
+    with unfinished(path) as temporary:
+        model = _in_float32(model)
+        packed = collect(model)
+        written = _write(model, packed, path.suffix, profile, activations, sample)
+        temporary.write(written.data)
+        found = compare(model, packed, written, temporary.path, sample) if verify else None
+        temporary.finish()
+    return result_of(path, written, found)
+
+
+def _checked(model, path, profile: str, activations: str) -> pathlib.Path:
+    """The path, if the arguments of `export` fit each other."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"export: expected a Keras 3 model, got {type(model).__name__}")
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"export: expected a path, got {path!r}")
     path = pathlib.Path(path)
-    if path.suffix != ".tflite":
-        raise ValueError(f"expected a path ending in .tflite, got '{path}'")
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"expected a path ending in {' or '.join(SUFFIXES)}, got '{path}'")
     if profile not in PROFILES:
         raise ValueError(f"expected a profile among {PROFILES}, got {profile!r}")
-    with _unfinished(path) as temporary:
-        model = _in_float32(model)
-        packed = collect(model)
-        written = write_packed(model, packed)
-        temporary.write_bytes(written.data)
-        checked = None
-        if verify:
-            inputs = _random(model) if sample is None else sample
-            checked = compare(packed, written, temporary, inputs)
-        os.replace(temporary, path)
-    return _result(path, written, checked)
+    if profile != "packed" and path.suffix != ".tflite":
+        raise ValueError(f"profile '{profile}': expected a path ending in .tflite, got '{path}'")
+    if activations not in ACTIVATIONS:
+        raise ValueError(f"expected activations among {ACTIVATIONS}, got {activations!r}")
+    if activations != "float" and profile != "stock":
+        raise ValueError(f"activations='{activations}': expected profile 'stock', got '{profile}'")
+    return path
+
+
+def _write(
+    model, packed: PackedModel, suffix: str, profile: str, activations: str, sample
+) -> WrittenFile:
+    """The file in memory."""
+    if suffix == ".kbits":
+        from tflite_export.kbits_writer import write_kbits
+
+        return write_kbits(model, packed)
+    if profile == "stock":
+        from tflite_export.stock_writer import write_stock
+
+        return write_stock(model, packed, activations=activations, sample=sample)
+    return write_packed(model, packed)
 
 
 def _in_float32(model: keras.Model) -> keras.Model:
@@ -116,42 +121,3 @@ def _in_float32(model: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     copy.set_weights(model.get_weights())
     return copy
-
-
-class _unfinished:
-    """A file beside `path` that disappears unless it is renamed; fails early if it cannot be."""
-
-    def __init__(self, path: pathlib.Path):
-        self.folder, self.stem = path.parent, path.stem
-
-    def __enter__(self) -> pathlib.Path:
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f"folder '{self.folder}': expected an existing folder")
-        self.path = self.folder / f".{self.stem}-{secrets.token_hex(6)}.tflite"
-        self.path.open("xb").close()  # with the permissions that any new file gets
-        return self.path
-
-    def __exit__(self, *_):
-        self.path.unlink(missing_ok=True)
-
-
-def _random(model: keras.Model, count: int = 8) -> list[np.ndarray]:
-    """Random inputs; an unknown axis gets 32 elements."""
-    generator = np.random.default_rng(0)
-    shapes = [[n or 32 for n in t.shape[1:]] for t in keras.tree.flatten(model.inputs)]
-    return [generator.standard_normal([count, *s]).astype(np.float32) for s in shapes]
-
-
-def _result(path: pathlib.Path, written: WrittenFile, checked) -> ExportResult:
-    layers = tuple(
-        LayerResult(
-            name,
-            layer.op,
-            float(np.mean(layer.weight.bits)),
-            written.stored[name].code_bytes,
-            written.stored[name].total_bytes,
-        )
-        for name, layer in written.layers.items()
-    )
-    weight_bytes = sum(layer.code_bytes for layer in layers) + written.float_bytes
-    return ExportResult(path, len(written.data), weight_bytes, layers, checked)
