@@ -12,11 +12,31 @@ import numpy as np
 from keras import ops
 
 from kerasbits import quantizers, sites
-from kerasbits.layers import QuantConv2D, QuantDense
+from kerasbits.layers import (
+    QuantConv1D,
+    QuantConv1DTranspose,
+    QuantConv2D,
+    QuantConv2DTranspose,
+    QuantDense,
+    QuantDepthwiseConv1D,
+    QuantDepthwiseConv2D,
+    QuantEmbedding,
+    QuantizedLayer,
+)
 from kerasbits.quantizers import Quantizer
 
-QUANTIZED_FORMS = {keras.layers.Dense: QuantDense, keras.layers.Conv2D: QuantConv2D}
-"""The quantized form of each plain layer that has one."""
+QUANTIZED_FORMS: dict[type, type[QuantizedLayer]] = {
+    keras.layers.Conv1D: QuantConv1D,
+    keras.layers.Conv1DTranspose: QuantConv1DTranspose,
+    keras.layers.Conv2D: QuantConv2D,
+    keras.layers.Conv2DTranspose: QuantConv2DTranspose,
+    keras.layers.Dense: QuantDense,
+    keras.layers.DepthwiseConv1D: QuantDepthwiseConv1D,
+    keras.layers.DepthwiseConv2D: QuantDepthwiseConv2D,
+    keras.layers.Embedding: QuantEmbedding,
+}
+"""The quantized form of each plain layer that has one. Subclasses have none: nobody knows what
+else they do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +59,8 @@ def quantize_model(
     Args:
         model: a built Sequential or functional model, nested ones included.
         kernel: quantizer of the kernels; None leaves them float.
-        inputs: quantizer of the inputs of the same layers; None leaves them float.
+        inputs: quantizer of the inputs of the same layers; None leaves them float. Embeddings,
+            whose inputs are whole numbers, ignore it.
         rules: `{regex: Rule or None}`. The first regex found in a layer's path (`block/conv`
             for nested models) replaces `kernel` and `inputs` for it; None keeps it float.
         strict: raise if a layer with a kernel has no quantized form, instead of keeping it float.
@@ -68,7 +89,7 @@ def quantize_model(
         rule = by_identity.get(id(layer))
         if rule is None:
             return layer.__class__.from_config(layer.get_config())
-        return QUANTIZED_FORMS[type(layer)].from_config(
+        return quantized_form(layer).from_config(
             {**layer.get_config(), "kernel_quantizer": rule.kernel, "input_quantizer": rule.inputs}
         )
 
@@ -171,16 +192,18 @@ def _choose(layers, default: Rule, rules: dict, strict: bool) -> dict[str, Rule]
     for path, layer in layers.items():
         pattern = next((p for p in rules if re.search(p, path)), None)
         rule = default if pattern is None else rules[pattern]
-        quantizes = rule is not None and not (rule.kernel is None and rule.inputs is None)
-        if pattern is not None and (not quantizes or type(layer) in QUANTIZED_FORMS):
+        form = quantized_form(layer)
+        wanted = rule is not None and not (rule.kernel is None and rule.inputs is None)
+        if form is not None and wanted and not form.quantizes_inputs:
+            rule = Rule(rule.kernel)
+        does = form is not None and wanted and rule != Rule()
+        if pattern is not None and (does or not wanted):
             used.add(pattern)
         elif pattern is not None:
             vain[pattern] = f"{path} ({type(layer).__name__})"
-        if not quantizes:
-            continue
-        if type(layer) in QUANTIZED_FORMS:
+        if does:
             chosen[path] = rule
-        elif strict and is_unsupported(layer):
+        elif wanted and strict and is_unsupported(layer):
             forms = ", ".join(sorted(c.__name__ for c in QUANTIZED_FORMS))
             raise ValueError(
                 f"layer '{path}': expected a layer with a quantized form ({forms}), got "
@@ -199,9 +222,15 @@ def _choose(layers, default: Rule, rules: dict, strict: bool) -> dict[str, Rule]
     return chosen
 
 
+def quantized_form(layer) -> type[QuantizedLayer] | None:
+    """The quantized class for a plain layer, or None if it stays as it is."""
+    form = QUANTIZED_FORMS.get(type(layer))
+    return form if form is not None and form.accepts(layer) else None
+
+
 def is_unsupported(layer) -> bool:
     """Whether a layer has a kernel (a weight of two or more axes) but no quantized form."""
-    quantized = hasattr(layer, "hosts") or type(layer) in QUANTIZED_FORMS
+    quantized = isinstance(layer, QuantizedLayer) or quantized_form(layer) is not None
     return not quantized and any(len(w.shape) >= 2 for w in layer.weights)
 
 
@@ -215,8 +244,5 @@ def _copy_weights(old: dict, new: dict) -> None:
         target = new[path]
         if type(source) is type(target):
             target.set_weights(source.get_weights())
-            continue
-        target.kernel.assign(source.kernel)
-        if source.bias is not None:
-            target.bias.assign(source.bias)
-        target.reset_quantizers()
+        else:
+            target.copy_from(source)

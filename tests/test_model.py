@@ -93,8 +93,8 @@ def test_eight_bits_are_close(builder, name):
     q = kb.quantize_model(model, kernel=METHODS[name], inputs=kb.Uniform(8))
     kb.calibrate(q, IMAGES)
     want = outputs(model)
-    # A few layers of 8 bits: a percent of the largest output.
-    assert np.abs(outputs(q) - want).max() < 0.02 * np.abs(want).max()
+    # A few layers of 8 bits: less than a percent of the largest output each.
+    assert np.abs(outputs(q) - want).max() < 0.03 * np.abs(want).max()
     assert np.abs(outputs(q) - want).max() > 0
 
 
@@ -186,13 +186,21 @@ def test_rule_that_matches_nothing():
         kb.quantize_model(built(sequential), kernel="uniform", rules={"convv": None})
 
 
+class MyConv(layers.Conv2D):
+    """A subclass may do anything, so it has no quantized form."""
+
+
 def test_strict_names_what_stays_float():
-    with pytest.raises(ValueError, match=r"layer 'depth'.*QuantConv2D|'depth'.*Conv2D.*Depthwise"):
-        kb.quantize_model(built(sequential), kernel="uniform", strict=True)
-    q = kb.quantize_model(built(sequential), kernel="uniform", strict=True, rules={"depth": None})
-    assert type(q.get_layer("depth")) is layers.DepthwiseConv2D
-    assert type(q.get_layer("conv")) is QuantConv2D
-    assert type(q.get_layer("fc")) is QuantDense
+    model = keras.Sequential(
+        [keras.Input((6, 6, 3)), MyConv(4, 3, name="mine"), layers.Conv2D(2, 3, name="conv")]
+    )
+    with pytest.raises(ValueError, match=r"layer 'mine'.*Conv2D.*got MyConv"):
+        kb.quantize_model(model, kernel="uniform", strict=True)
+    for strict, rules in ((True, {"mine": None}), (False, None)):
+        q = kb.quantize_model(model, kernel="uniform", strict=strict, rules=rules)
+        assert type(q.get_layer("mine")) is MyConv
+        assert type(q.get_layer("conv")) is QuantConv2D
+    assert [row.method for row in kb.report(q).rows] == ["float", "Uniform"]
 
 
 @pytest.mark.parametrize(
@@ -298,10 +306,9 @@ def test_application_model():
     kinds = {}
     for row in report.rows:
         kinds.setdefault(row.layer, set()).add(row.method)
-    assert kinds == {"QuantConv2D": {"Uniform"}, "DepthwiseConv2D": {"float"}}
+    assert kinds == {"QuantConv2D": {"Uniform"}, "QuantDepthwiseConv2D": {"Uniform"}}
     assert report.weights == sum(int(np.prod(w.shape)) for w in model.weights if len(w.shape) == 4)
-    with pytest.raises(ValueError, match=r"layer 'conv_dw_1'.*DepthwiseConv2D"):
-        kb.quantize_model(model, kernel="uniform", strict=True)
+    kb.quantize_model(model, kernel="uniform", strict=True)
 
 
 @pytest.mark.parametrize("name", METHODS)

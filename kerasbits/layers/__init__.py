@@ -1,6 +1,27 @@
 """Keras layers whose kernels and inputs are quantized."""
 
-from kerasbits.layers.quant_layers import QuantConv2D, QuantDense
+from kerasbits.layers.convolutions import (
+    QuantConv1D,
+    QuantConv1DTranspose,
+    QuantConv2D,
+    QuantConv2DTranspose,
+    QuantDepthwiseConv1D,
+    QuantDepthwiseConv2D,
+)
+from kerasbits.layers.dense import QuantDense
+from kerasbits.layers.embedding import QuantEmbedding
+from kerasbits.layers.quantized_layer import QuantizedLayer
 from kerasbits.layers.quantizer_layer import QuantizerLayer
 
-__all__ = ["QuantConv2D", "QuantDense", "QuantizerLayer"]
+__all__ = [
+    "QuantConv1D",
+    "QuantConv1DTranspose",
+    "QuantConv2D",
+    "QuantConv2DTranspose",
+    "QuantDense",
+    "QuantDepthwiseConv1D",
+    "QuantDepthwiseConv2D",
+    "QuantEmbedding",
+    "QuantizedLayer",
+    "QuantizerLayer",
+]

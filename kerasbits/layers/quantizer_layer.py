@@ -57,7 +57,10 @@ class QuantizerLayer(keras.layers.Layer):
             self.seed_generator = keras.random.SeedGenerator()
 
     def build_at(self, site: Site, source=None) -> None:
-        """Create the variables for `site`; `source` is the kernel variable they start from."""
+        """Create the variables for `site`; `source` is the kernel variable they start from.
+
+        The site may have the kernel's elements in another shape.
+        """
         if self.built:
             return
         if site.role not in self.quantizer.roles:
@@ -69,7 +72,7 @@ class QuantizerLayer(keras.layers.Layer):
             name: self.add_weight(
                 name=name,
                 shape=spec.shape,
-                initializer=_initializer(spec, source),
+                initializer=_initializer(spec, source, site),
                 trainable=spec.trainable,
                 constraint=_constraint(spec),
             )
@@ -131,7 +134,7 @@ class QuantizerLayer(keras.layers.Layer):
         """Give variables (all, or `names`) their initial values again, from the kernel `source`."""
         for name in self._specs if names is None else names:
             variable = self._values[name]
-            initial = _initializer(self._specs[name], source)
+            initial = _initializer(self._specs[name], source, self.site)
             variable.assign(initial(tuple(variable.shape), dtype=variable.dtype))
 
     def set_share(self, share: float) -> None:
@@ -164,7 +167,7 @@ class QuantizerLayer(keras.layers.Layer):
             self.site = dataclasses.replace(self.site, share=share)
 
 
-def _initializer(spec: VariableSpec, source):
+def _initializer(spec: VariableSpec, source, site: Site):
     """Initializer that reads the kernel only when called: Keras may defer creation."""
 
     def initial(shape, dtype=None, **_):
@@ -173,7 +176,7 @@ def _initializer(spec: VariableSpec, source):
             if source is None:
                 raise ValueError("this quantizer starts from a kernel, and none was given")
             w = _read(source)
-            value = 1.0 if w is None else value(w)
+            value = 1.0 if w is None else value(w.reshape(site.shape))
         value = ops.cast(ops.convert_to_tensor(value), dtype or "float32") / spec.rate
         return ops.broadcast_to(value, shape)
 
