@@ -67,15 +67,17 @@ def _geometry(layer: PackedLayer) -> tuple[Header, Sections]:
     pads = ((0, 0), (0, 0)) if named else layer.padding
     fields = {
         "op": OPS.index(layer.op),
-        "out_channels": layer.out_channels,
+        "out_channels": layer.row_count,
         "kernel_h": layer.kernel_size[0],
         "kernel_w": layer.kernel_size[1],
-        "in_channels": layer.in_channels,
+        "in_channels": layer.row_size if layer.op == "embedding" else layer.in_channels,
         "groups": layer.groups,
         "stride_h": layer.strides[0],
         "stride_w": layer.strides[1],
         "dilation_h": layer.dilations[0],
         "dilation_w": layer.dilations[1],
+        "input_dilation_h": layer.input_dilations[0],
+        "input_dilation_w": layer.input_dilations[1],
         "padding": ("valid", "same").index(layer.padding) if named else 2,
         "pad_top": pads[0][0],
         "pad_bottom": pads[0][1],
@@ -84,52 +86,57 @@ def _geometry(layer: PackedLayer) -> tuple[Header, Sections]:
         "act_min": layer.act_min,
         "act_max": layer.act_max,
     }
+    if layer.op == "embedding":
+        fields["axis"] = layer.weight.channel_axis % 2
     return fields, {}
 
 
 def _weight(layer: PackedLayer) -> tuple[Header, Sections]:
     weight, encoding = layer.weight, layer.weight.encoding
     bits = layer.spread(np.asarray(weight.bits))
-    bits = np.broadcast_to(bits, (layer.out_channels,)).astype(np.uint8)
-    fields = {"weight_bits": int(bits.max())}
+    bits = np.broadcast_to(bits, (layer.row_count,)).astype(np.uint8)
+    fields, sections = {"weight_bits": int(bits.max())}, {}
+    if bits.min() != bits.max() or bits.max() == 0:
+        sections["channel_bits"] = bits.tobytes()
     if isinstance(encoding, Floats):
         kept = layer.rows(np.asarray(encoding.values))[bits > 0]
-        sections = {"channel_bits": bits.tobytes(), "codes": _floats(layer, "kernel", kept)}
-        return fields | {"encoding": 3}, sections
-    sections = {
-        "channel_bits": bits.tobytes(),
-        "codes": pack_codes(layer.rows(np.asarray(weight.codes)), bits),
-    }
+        return fields | {"encoding": 3}, sections | {"codes": _floats(layer, "kernel", kept)}
+    sections["codes"] = pack_codes(layer.rows(np.asarray(weight.codes)), bits)
     if isinstance(encoding, Uniform):
         fields["encoding"] = 0
-        parts = {"scale": encoding.scale, "offset": encoding.origin, "zero": encoding.zero}
-        if np.abs(np.asarray(encoding.zero, np.int64)).max() > blob_header.MAX_ZERO:
+        sections["scale"] = _floats(layer, "scale", _shared(layer, "scale", encoding.scale))
+        origin, zero = (_shared(layer, n, getattr(encoding, n)) for n in ("origin", "zero"))
+        if np.abs(zero.astype(np.int64)).max() > blob_header.MAX_ZERO:
             raise layer.error(f"zero within +-{blob_header.MAX_ZERO}", encoding.zero)
-    elif isinstance(encoding, Planes):
+        return fields, sections | {"offset": _offsets(layer, origin), "zero": _zeros(zero)}
+    if isinstance(encoding, Planes):
         fields["encoding"] = 1
-        planes = np.asarray(encoding.plane_scale)[: int(bits.max())]
-        parts = {"scale": planes, "offset": encoding.offset}
+        scale = np.asarray(encoding.plane_scale)[: int(bits.max())]
+        sections["offset"] = _offsets(layer, _shared(layer, "offset", encoding.offset))
     else:
         fields |= {"encoding": 2, "table_length": len(encoding.levels)}
-        parts = {"scale": encoding.scale}
+        scale = encoding.scale
         sections["levels"] = _levels(layer, encoding.levels)
-    return _per_channel(layer, parts, fields, sections)
+    return fields, sections | {"scale": _floats(layer, "scale", _shared(layer, "scale", scale))}
 
 
-def _per_channel(layer, parts, fields, sections) -> tuple[Header, Sections]:
-    """Add the channel parameters, one entry each where all channels are equal."""
-    spread = {n: layer.spread(np.atleast_1d(np.asarray(p))) for n, p in parts.items()}
-    for name, values in spread.items():
-        if values.shape[-1] not in (1, layer.out_channels):
-            raise layer.error(f"{name} of 1 or {layer.out_channels} channels", values.shape)
-    equal = all(np.array_equal(v, np.broadcast_to(v[..., :1], v.shape)) for v in spread.values())
-    width = 1 if equal else layer.out_channels
-    fields["per_channel"] = int(not equal)
-    for name, values in spread.items():
-        full = np.broadcast_to(values, (*values.shape[:-1], layer.out_channels))[..., :width]
-        is_zero = name == "zero"
-        sections[name] = full.astype("<i4").tobytes() if is_zero else _floats(layer, name, full)
-    return fields, sections
+def _shared(layer: PackedLayer, name: str, values: np.ndarray) -> np.ndarray:
+    """Channel parameters as (..., row_count), or (..., 1) where all channels are equal."""
+    values = layer.spread(np.atleast_1d(np.asarray(values)))
+    if values.shape[-1] not in (1, layer.row_count):
+        raise layer.error(f"{name} of 1 or {layer.row_count} channels", values.shape)
+    equal = np.array_equal(values, np.broadcast_to(values[..., :1], values.shape))
+    return values[..., :1] if equal else values
+
+
+def _offsets(layer: PackedLayer, values: np.ndarray) -> bytes:
+    """Offsets, nothing if all are 0."""
+    return _floats(layer, "offset", values) if np.any(values) else b""
+
+
+def _zeros(values: np.ndarray) -> bytes:
+    """Codes of the offset, nothing if all are 0."""
+    return values.astype("<i4").tobytes() if np.any(values) else b""
 
 
 def _grid(layer: PackedLayer) -> tuple[Header, Sections]:

@@ -1,4 +1,4 @@
-"""The 256 bytes at the start of a blob (docs/blob_format.md, section "Header")."""
+"""The 128 bytes at the start of a blob (docs/blob_format.md, section "Header")."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import struct
 import zlib
 from typing import Any
 
-BYTES = 256
-ALIGNMENT = 64
+BYTES = 128
+ALIGNMENT = 8
 MAGIC = b"KBIT"
-VERSION = 1
+VERSION = 2
 MAX_ZERO = 2**24
 """Largest magnitude of a zero code: whole numbers up to here are exact in float32."""
 
@@ -31,39 +31,39 @@ _FIELDS = {
     "version": "H",
     "op": "B",
     "encoding": "B",
-    "total_bytes": "I",
     "crc32": "I",
     "out_channels": "I",
-    "kernel_h": "I",
-    "kernel_w": "I",
     "in_channels": "I",
     "groups": "I",
-    "stride_h": "I",
-    "stride_w": "I",
-    "dilation_h": "I",
-    "dilation_w": "I",
-    "padding": "I",
-    "pad_top": "I",
-    "pad_bottom": "I",
-    "pad_left": "I",
-    "pad_right": "I",
-    "act_min": "f",
-    "act_max": "f",
+    "kernel_h": "H",
+    "kernel_w": "H",
+    "stride_h": "H",
+    "stride_w": "H",
+    "dilation_h": "H",
+    "dilation_w": "H",
+    "input_dilation_h": "H",
+    "input_dilation_w": "H",
+    "pad_top": "H",
+    "pad_bottom": "H",
+    "pad_left": "H",
+    "pad_right": "H",
+    "padding": "B",
+    "axis": "B",
     "weight_bits": "B",
-    "per_channel": "B",
-    "table_length": "H",
     "input_kind": "B",
     "input_bits": "B",
     "input_signed": "B",
-    "zero_a": "B",
+    "table_length": "H",
+    "input_length": "H",
+    "reserved": "H",
+    "act_min": "f",
+    "act_max": "f",
     "input_lo": "f",
     "input_hi": "f",
     "input_origin": "f",
     "input_step": "f",
     "input_zero": "i",
-    "input_length": "H",
-    "zero_b": "H",
-    **{f"{part}_{i}": "I" for i in range(len(SECTIONS)) for part in ("at", "length")},
+    **{f"{name}_bytes": "I" for name in SECTIONS},
 }
 _LAYOUT = struct.Struct("<" + "".join(_FIELDS.values()))
 OFFSETS = {
@@ -92,15 +92,13 @@ def assemble(fields: Header, sections: dict[str, bytes]) -> bytes:
     """Header and sections as the bytes of a blob; empty sections are absent."""
     fields = dict.fromkeys(_FIELDS, 0) | fields | {"magic": MAGIC, "version": VERSION}
     body = bytearray()
-    for i, name in enumerate(SECTIONS):
+    for name in SECTIONS:
         data = sections.get(name, b"")
-        if data:
-            fields[f"at_{i}"], fields[f"length_{i}"] = BYTES + len(body), len(data)
-            body += data + bytes(-len(data) % ALIGNMENT)
-    fields["total_bytes"] = BYTES + len(body)
-    if fields["total_bytes"] >= 2**32:
-        raise ValueError(f"expected a blob below 4 GiB, got {fields['total_bytes']} bytes")
-    blob = bytearray(_LAYOUT.pack(*fields.values()).ljust(BYTES, b"\0") + body)
+        if len(data) >= 2**32:
+            raise ValueError(f"expected {name} below 4 GiB, got {len(data)} bytes")
+        fields[f"{name}_bytes"] = len(data)
+        body += data + bytes(-len(data) % ALIGNMENT)
+    blob = bytearray(_LAYOUT.pack(*fields.values()) + body)
     struct.pack_into("<I", blob, OFFSETS["crc32"], checksum(blob))
     return bytes(blob)
 
@@ -109,31 +107,28 @@ def parse(blob: bytes) -> tuple[Header, dict[str, bytes]]:
     """Header fields and sections of a blob whose frame is in order.
 
     Raises:
-        ValueError: magic, version, length, checksum, or a section outside its place.
+        ValueError: magic, version, length, checksum, or bytes that should be 0.
     """
     if len(blob) < BYTES:
-        raise error("total_bytes", f"at least {BYTES} bytes", len(blob))
+        raise ValueError(f"blob: expected at least {BYTES} bytes, got {len(blob)}")
     header = dict(zip(_FIELDS, _LAYOUT.unpack_from(blob), strict=True))
-    for name, expected in (("magic", MAGIC), ("version", VERSION), ("total_bytes", len(blob))):
+    for name, expected in (("magic", MAGIC), ("version", VERSION)):
         if header[name] != expected:
             raise error(name, expected, header[name])
-    if len(blob) % ALIGNMENT:
-        raise error("total_bytes", f"a multiple of {ALIGNMENT}", len(blob))
+    lengths = {name: header[f"{name}_bytes"] for name in SECTIONS}
+    total = BYTES + sum(length + -length % ALIGNMENT for length in lengths.values())
+    if total != len(blob):
+        raise ValueError(f"blob: expected {total} bytes by its sections, got {len(blob)}")
     if header["crc32"] != checksum(blob):
         raise error("crc32", f"{checksum(blob):#010x}", f"{header['crc32']:#010x}")
-    if any(blob[_LAYOUT.size : BYTES]) or header["zero_a"] or header["zero_b"]:
-        raise error(_LAYOUT.size, "reserved bytes 0", "others")
-    sections, end = {}, BYTES
-    for i, name in enumerate(SECTIONS):
-        at, length = header[f"at_{i}"], header[f"length_{i}"]
-        if (at, length) == (0, 0):
-            continue
-        if at != end or length == 0 or at + length > len(blob):
-            raise error(f"at_{i}", f"{name} at {end} within the blob", f"{at}, {length} bytes")
-        sections[name] = blob[at : at + length]
+    if header["reserved"]:
+        raise error("reserved", 0, header["reserved"])
+    sections, at = {}, BYTES
+    for name, length in lengths.items():
         end = at + length + -length % ALIGNMENT
         if any(blob[at + length : end]):
-            raise error(at + length, "zero bytes between sections", "others")
-    if end != len(blob):
-        raise error("total_bytes", f"{end}, the end of the last section", len(blob))
+            raise error(at + length, f"zero bytes behind section {name}", "others")
+        if length:
+            sections[name] = blob[at : at + length]
+        at = end
     return header, sections

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from tflite_export.layer import OPS, PackedLayer
 Sections = dict[str, bytes]
 
 _MAX_COUNT = 2**31 - 1
+_MAX_WINDOW = 2**16 - 1
 
 
 class _Reader:
@@ -47,6 +49,18 @@ class _Reader:
             raise ValueError(f"blob, section {name}: expected finite values, got {values}")
         return values
 
+    def per_channel(self, name: str, dtype: str, rows: int, out: int) -> np.ndarray:
+        """(rows, 1) or (rows, out) parameters; the length of the section tells which."""
+        shared = len(self.sections.get(name, b"")) == rows * np.dtype(dtype).itemsize
+        width = 1 if shared else out
+        return self.array(name, dtype, rows * width).reshape(rows, width)
+
+    def offset(self, name: str, dtype: str, out: int) -> np.ndarray:
+        """(1,) or (out,) parameters, (1,) zeros if the section is absent."""
+        if name not in self.sections:
+            return frozen_copy(np.zeros(1), np.dtype(dtype).newbyteorder("="))
+        return self.per_channel(name, dtype, 1, out)[0]
+
     def field(self, name: str, low, high):
         value = self.header[name]
         if not low <= value <= high:
@@ -62,18 +76,10 @@ def layer_of(header: Header, sections: Sections) -> PackedLayer:
     """The layer, or a `ValueError` about the first thing that is wrong."""
     reader = _Reader(header, sections)
     op = OPS[reader.field("op", 0, len(OPS) - 1)]
-    out = reader.field("out_channels", 1, _MAX_COUNT)
-    shape = [reader.field(n, 1, _MAX_COUNT) for n in ("kernel_h", "kernel_w", "in_channels")]
-    groups = reader.field("groups", 1, out)
-    row = math.prod(shape)
-    if row * out > _MAX_COUNT or out % groups:
-        raise error("out_channels", f"groups | O and O * K <= {_MAX_COUNT}", f"{out}, {row}")
-    if op == "dense" and (shape[0], shape[1], groups) != (1, 1, 1):
-        raise error("kernel_h", "kernel 1 x 1 and 1 group for dense", (*shape[:2], groups))
-    if op == "depthwise_conv2d" and shape[2] != 1:
-        raise error("in_channels", "1 for depthwise", shape[2])
+    out, row, groups = _counts(reader, op)
+    reader.field("axis", 0, int(op == "embedding"))
     window = _window(reader, op)
-    weight = _weight(reader, op, _keras_shape(op, shape, groups, out), out)
+    weight = _weight(reader, op, _keras_shape(header, op), (out, row))
     grid = _grid(reader)
     optional = {
         name: reader.array(name, "<f4", out) if name in sections else None
@@ -82,91 +88,148 @@ def layer_of(header: Header, sections: Sections) -> PackedLayer:
     if not header["act_min"] <= header["act_max"]:
         raise error("act_min", f"at most act_max {header['act_max']}", header["act_min"])
     reader.done()
+    if op == "embedding":
+        _check_embedding(grid, header, optional)
     clamp = {"act_min": header["act_min"], "act_max": header["act_max"]}
     return PackedLayer(op, weight, grid, groups=groups, **optional, **window, **clamp)
 
 
-def _keras_shape(op: str, shape: list[int], groups: int, out: int) -> tuple[int, ...]:
-    if op == "dense":
-        return (shape[2], out)
-    return (*shape, out) if op == "conv2d" else (*shape[:2], groups, out // groups)
+def _counts(reader: _Reader, op: str) -> tuple[int, int, int]:
+    """Rows, elements of a row, groups."""
+    windowed = op in ("conv2d", "depthwise_conv2d")
+    limit = _MAX_WINDOW if windowed else 1
+    kernel = [reader.field(name, 1, limit) for name in ("kernel_h", "kernel_w")]
+    out = reader.field("out_channels", 1, _MAX_COUNT)
+    in_channels = reader.field("in_channels", 1, 1 if op == "depthwise_conv2d" else _MAX_COUNT)
+    groups = reader.field("groups", 1, out if windowed else 1)
+    row = math.prod(kernel) * in_channels
+    if row * out > _MAX_COUNT or out % groups:
+        raise error("out_channels", f"groups | O and O * K <= {_MAX_COUNT}", f"{out}, {row}")
+    return out, row, groups
 
 
-def _window(reader: _Reader, op: str) -> dict:
-    names = ("stride_h", "stride_w", "dilation_h", "dilation_w")
-    stride_h, stride_w, dilation_h, dilation_w = (reader.field(n, 1, _MAX_COUNT) for n in names)
-    kind = reader.field("padding", 0, 2)
+def _keras_shape(header: Header, op: str) -> tuple[int, ...]:
+    """Shape of the kernel; of an embedding as [channels, elements of one]."""
+    out, in_channels, groups = (header[n] for n in ("out_channels", "in_channels", "groups"))
+    kernel = (header["kernel_h"], header["kernel_w"])
+    shapes = {
+        "dense": (in_channels, out),
+        "conv2d": (*kernel, in_channels, out),
+        "depthwise_conv2d": (*kernel, groups, out // groups),
+        "embedding": (out, in_channels),
+    }
+    return shapes[op]
+
+
+def _check_embedding(grid: InputGrid, header: Header, optional: dict[str, Any]):
+    if grid != FloatGrid():
+        raise error("input_kind", "a float input without clip for an embedding", grid)
+    if (header["act_min"], header["act_max"]) != (-math.inf, math.inf):
+        raise error("act_min", "no clamp for an embedding", header["act_min"])
+    for name, values in optional.items():
+        if values is not None:
+            raise ValueError(f"blob, section {name}: expected none for an embedding, got one")
+
+
+def _window(reader: _Reader, op: str) -> dict[str, Any]:
+    kind = reader.field("padding", 0, 2 if op in ("conv2d", "depthwise_conv2d") else 0)
+    window = {}
+    for name in ("stride", "dilation", "input_dilation"):
+        limit = _MAX_WINDOW if op in ("conv2d", "depthwise_conv2d") else 1
+        if name == "input_dilation" and kind == 1:
+            limit = 1
+        window[f"{name}s"] = tuple(reader.field(f"{name}_{a}", 1, limit) for a in "hw")
     names = ("pad_top", "pad_bottom", "pad_left", "pad_right")
-    top, bottom, left, right = (reader.field(n, 0, _MAX_COUNT if kind == 2 else 0) for n in names)
-    if op == "dense" and (stride_h, stride_w, dilation_h, dilation_w, kind) != (1, 1, 1, 1, 0):
-        raise error("stride_h", "strides 1, dilations 1, VALID for dense", "others")
-    padding = ("valid", "same", ((top, bottom), (left, right)))[kind]
-    strides, dilations = (stride_h, stride_w), (dilation_h, dilation_w)
-    return {"strides": strides, "dilations": dilations, "padding": padding}
+    limit = _MAX_WINDOW if kind == 2 else 0
+    top, bottom, left, right = (reader.field(n, 0, limit) for n in names)
+    return window | {"padding": ("valid", "same", ((top, bottom), (left, right)))[kind]}
 
 
-def _weight(reader: _Reader, op: str, shape: tuple[int, ...], out: int) -> PackedTensor:
-    row = math.prod(shape) // out
+def _weight(reader: _Reader, op: str, shape: tuple[int, ...], size: tuple[int, int]):
+    out, row = size
     kind = reader.field("encoding", 0, 3)
-    bits = reader.array("channel_bits", "u1", out).astype(np.int32)
-    per_channel = reader.field("per_channel", 0, 0 if kind == 3 else 1)
+    widest = reader.field("weight_bits", 0, FLOAT_BITS if kind == 3 else 16)
+    bits = _channel_bits(reader, widest, out)
     if kind != 2:
         reader.field("table_length", 0, 0)
-    limit = FLOAT_BITS if kind == 3 else 16
-    if bits.max() > limit or bits.max() != reader.header["weight_bits"]:
-        expected = f"the widest channel, at most {limit}"
-        raise error("weight_bits", expected, reader.header["weight_bits"])
     if kind == 3:
-        return _float_weight(reader, op, shape, bits)
+        rows, encoding = _float_rows(reader, bits, row), None
+        return _in_keras_order(reader, op, shape, rows, bits, encoding)
     if kind != 0 and len(np.unique(bits[bits > 0])) > 1:
         raise ValueError(f"blob, section channel_bits: expected one width, got {bits}")
     reader.left.discard("codes")
     rows = unpack_codes(reader.sections.get("codes", b""), bits, row)
-    encoding = _encoding(reader, kind, out if per_channel else 1, int(bits.max()))
+    encoding = _encoding(reader, kind, out, widest)
     if kind == 2 and rows.max(initial=0) >= len(encoding.levels):
         raise ValueError(
             f"blob, section codes: expected < {len(encoding.levels)}, got {rows.max()}"
         )
-    if op == "depthwise_conv2d":
-        return _depthwise(rows, shape, bits, encoding)
-    codes = frozen_copy(rows.T.reshape(shape), np.uint16)
-    return PackedTensor("", codes, bits, len(shape) - 1, encoding)
+    return _in_keras_order(reader, op, shape, rows, bits, encoding)
 
 
-def _float_weight(reader: _Reader, op: str, shape, bits: np.ndarray) -> PackedTensor:
+def _channel_bits(reader: _Reader, widest: int, out: int) -> np.ndarray:
+    if widest and "channel_bits" not in reader.sections:
+        codes = len(reader.sections.get("codes", b""))
+        if out > 8 * codes:  # before an array of that size is made
+            raise error("out_channels", f"at most the {8 * codes} bits of the codes", out)
+        return np.full(out, widest, np.int32)
+    bits = reader.array("channel_bits", "u1", out).astype(np.int32)
+    if bits.max() != widest:
+        raise error("weight_bits", f"{bits.max()}, the widest channel", widest)
+    return bits
+
+
+def _float_rows(reader: _Reader, bits: np.ndarray, row: int) -> np.ndarray:
     if not np.isin(bits, (0, FLOAT_BITS)).all():
         raise ValueError(f"blob, section channel_bits: expected 0 or {FLOAT_BITS}, got {bits}")
-    kept, out = bits > 0, len(bits)
-    rows = np.zeros((out, math.prod(shape) // out), np.float32)
-    rows[kept] = reader.array("codes", "<f4", rows[kept].size).reshape(rows[kept].shape)
-    axis, pick = len(shape) - 1, np.arange(out)
+    kept = bits > 0
+    values = reader.array("codes", "<f4", int(kept.sum()) * row)
+    rows = np.zeros((len(bits), row), np.float32)
+    rows[kept] = values.reshape(-1, row)
+    return rows
+
+
+def _in_keras_order(reader, op, shape, rows, bits, encoding) -> PackedTensor:
+    """Rows as a kernel. Without an encoding they are floats."""
     if op == "depthwise_conv2d":
-        axis, pick, shape = _depthwise_axis([bits], shape)
-    values = frozen_copy(rows.T.reshape(shape), np.float32)
-    return PackedTensor("", np.zeros(0, np.uint16), bits[pick], axis, Floats(values))
+        return _depthwise(rows, shape, bits, encoding)
+    axis = len(shape) - 1
+    if op == "embedding":
+        axis = reader.header["axis"]
+        stored = rows if axis == 0 else rows.T
+    else:
+        stored = rows.T.reshape(shape)
+    return _tensor(stored, bits, axis, encoding)
 
 
-def _encoding(reader: _Reader, kind: int, width: int, planes: int) -> Uniform | Planes | Table:
+def _tensor(stored: np.ndarray, bits: np.ndarray, axis: int, encoding) -> PackedTensor:
+    if encoding is None:
+        floats = Floats(frozen_copy(stored, np.float32))
+        return PackedTensor("", np.zeros(0, np.uint16), bits, axis, floats)
+    return PackedTensor("", frozen_copy(stored, np.uint16), bits, axis, encoding)
+
+
+def _encoding(reader: _Reader, kind: int, out: int, planes: int) -> Uniform | Planes | Table:
     if kind == 1:
-        scale = reader.array("scale", "<f4", planes * width).reshape(planes, width)
-        return Planes(scale, reader.array("offset", "<f4", width))
-    scale = reader.array("scale", "<f4", width)
+        scale = reader.per_channel("scale", "<f4", planes, out)
+        return Planes(scale, reader.offset("offset", "<f4", out))
+    scale = reader.per_channel("scale", "<f4", 1, out)[0]
     if kind == 2:
         return Table(reader.array("levels", "<i2", reader.field("table_length", 1, 65535)), scale)
-    zero = reader.array("zero", "<i4", width)
+    zero = reader.offset("zero", "<i4", out)
     if np.abs(zero.astype(np.int64)).max() > MAX_ZERO:
         raise ValueError(f"blob, section zero: expected within +-{MAX_ZERO}, got {zero}")
-    return Uniform(scale, zero, reader.array("offset", "<f4", width))
+    return Uniform(scale, zero, reader.offset("offset", "<f4", out))
 
 
 def _depthwise(rows: np.ndarray, shape, bits: np.ndarray, encoding) -> PackedTensor:
-    parts = {f.name: getattr(encoding, f.name) for f in dataclasses.fields(encoding)}
-    levels = {"levels": parts.pop("levels")} if "levels" in parts else {}
+    names = [f.name for f in dataclasses.fields(encoding)] if encoding else []
+    parts = {name: getattr(encoding, name) for name in names if name != "levels"}
     wide = {name: p for name, p in parts.items() if p.shape[-1] == len(bits)}
     axis, pick, shape = _depthwise_axis([bits, *wide.values()], shape)
-    parts |= {name: p[..., pick] for name, p in wide.items()}
-    codes = frozen_copy(rows.T.reshape(shape), np.uint16)
-    return PackedTensor("", codes, bits[pick], axis, type(encoding)(**parts, **levels))
+    if wide:
+        encoding = dataclasses.replace(encoding, **{n: p[..., pick] for n, p in wide.items()})
+    return _tensor(rows.T.reshape(shape), bits[pick], axis, encoding)
 
 
 def _depthwise_axis(parts: list[np.ndarray], shape) -> tuple[int, np.ndarray, tuple[int, ...]]:

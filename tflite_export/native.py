@@ -45,6 +45,8 @@ def _library() -> ctypes.CDLL:
     library.kb_op_output_shape.argtypes = (ctypes.c_void_p, *rank, dims, out_rank, *error)
     library.kb_op_reserve.argtypes = (ctypes.c_void_p, *rank, *error)
     library.kb_op_run.argtypes = (ctypes.c_void_p, floats, *rank, floats, *error)
+    library.kb_op_run_ids.argtypes = library.kb_op_run.argtypes
+    library.kb_op_takes_ids.argtypes = (ctypes.c_void_p,)
     library.kb_op_input_codes.argtypes = (
         ctypes.c_void_p,
         floats,
@@ -91,10 +93,16 @@ class NativeOp:
         self._call("kb_op_reserve", *_dims(shape))
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """`y = layer(x)`; float32, dense `[..., in]`, convolutions NHWC."""
-        x = np.asarray(x, np.float32, order="C")
+        """`y = layer(x)`; float32, dense `[..., in]`, convolutions NHWC, embeddings whole `[...]`.
+
+        Raises:
+            ValueError: a wrong shape, or an id that is no row of an embedding.
+        """
+        takes_ids = _library().kb_op_takes_ids(self._open())
+        x = _ids(x) if takes_ids else np.asarray(x, np.float32, order="C")
         y = np.empty(self.output_shape(x.shape), np.float32)
-        self._call("kb_op_run", x.ctypes.data, *_dims(x.shape), y.ctypes.data)
+        function = "kb_op_run_ids" if takes_ids else "kb_op_run"
+        self._call(function, x.ctypes.data, *_dims(x.shape), y.ctypes.data)
         return y
 
     def input_codes(self, x: np.ndarray) -> np.ndarray:
@@ -132,6 +140,15 @@ class NativeOp:
         message = ctypes.create_string_buffer(_ERROR_BYTES)
         if getattr(_library(), function)(*arguments, message, _ERROR_BYTES):
             raise ValueError(message.value.decode())
+
+
+def _ids(x: np.ndarray) -> np.ndarray:
+    """Whole numbers as int32."""
+    x = np.asarray(x)
+    whole = x.astype(np.int32, order="C", casting="unsafe") if x.dtype.kind in "iu" else None
+    if whole is None or not np.array_equal(whole, x):
+        raise ValueError(f"embedding: expected int32 ids, got {x.dtype} {x}")
+    return whole
 
 
 def _dims(shape: tuple[int, ...]):

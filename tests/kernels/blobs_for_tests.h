@@ -2,6 +2,7 @@
 #ifndef KERASBITS_BLOBS_FOR_TESTS_H
 #define KERASBITS_BLOBS_FOR_TESTS_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -33,15 +34,14 @@ static uint32_t test_crc32(const uint8_t* p, size_t bytes) {
 }
 
 static void seal(uint8_t* p, size_t bytes) {
-  put_u32(p + 12, 0);
-  put_u32(p + 12, test_crc32(p, bytes));
+  put_u32(p + 8, 0);
+  put_u32(p + 8, test_crc32(p, bytes));
 }
 
 static void add_section(test_blob* blob, int index, const void* data, size_t bytes) {
-  put_u32(blob->data + 112 + 8 * index, (uint32_t)blob->bytes);
-  put_u32(blob->data + 116 + 8 * index, (uint32_t)bytes);
+  put_u32(blob->data + 88 + 4 * index, (uint32_t)bytes);
   memcpy(blob->data + blob->bytes, data, bytes);
-  blob->bytes += (bytes + 63) / 64 * 64;
+  blob->bytes += (bytes + 7) / 8 * 8;
 }
 
 static void add_floats(test_blob* blob, int index, int count, float first) {
@@ -53,19 +53,21 @@ static void add_floats(test_blob* blob, int index, int count, float first) {
 /* O outputs of `width` bits, a kernel of kh x kw x in. Of floats (32) the second is dropped. */
 static void start(test_blob* blob, int op, int encoding, int out, const int* kernel, int width) {
   memset(blob, 0, sizeof *blob);
-  blob->bytes = 256;
+  blob->bytes = 128;
   uint8_t* p = blob->data;
-  memcpy(p, "KBIT\x01", 5);
+  memcpy(p, "KBIT\x02", 5);
   p[6] = (uint8_t)op;
   p[7] = (uint8_t)encoding;
-  put_u32(p + 16, (uint32_t)out);
-  for (int i = 0; i < 3; i++) put_u32(p + 20 + 4 * i, (uint32_t)kernel[i]);
-  put_u32(p + 32, op == 2 ? (uint32_t)out : 1);
-  for (int at = 36; at < 52; at += 4) put_u32(p + at, 1);
-  put_u32(p + 52, op ? 1 : 0);
-  put_f32(p + 72, -100.0f);
-  put_f32(p + 76, 100.0f);
-  p[80] = (uint8_t)width;
+  put_u32(p + 12, (uint32_t)out);
+  put_u32(p + 16, (uint32_t)kernel[2]);
+  put_u32(p + 20, op == 2 ? (uint32_t)out : 1);
+  p[24] = (uint8_t)kernel[0];
+  p[26] = (uint8_t)kernel[1];
+  for (int at = 28; at < 40; at += 2) p[at] = 1;
+  p[48] = op == 1 || op == 2;
+  put_f32(p + 60, op == 3 ? -INFINITY : -100.0f);
+  put_f32(p + 64, op == 3 ? INFINITY : 100.0f);
+  p[50] = (uint8_t)width;
   uint8_t bits[64], codes[512];
   memset(bits, width, sizeof bits);
   for (size_t i = 0; i < sizeof codes; i++) codes[i] = (uint8_t)(37 * i + 11);
@@ -76,7 +78,7 @@ static void start(test_blob* blob, int op, int encoding, int out, const int* ker
     for (int i = count; i < (int)stream * 8; i++)
       codes[(size_t)plane * stream + (size_t)i / 8] &= (uint8_t)~(1u << i % 8);
   }
-  add_section(blob, 0, bits, (size_t)out);
+  if (width > 16) add_section(blob, 0, bits, (size_t)out);
   if (width <= 16)
     add_section(blob, 1, codes, stream * (size_t)width);
   else
@@ -85,24 +87,24 @@ static void start(test_blob* blob, int op, int encoding, int out, const int* ker
 
 static void set_input(test_blob* blob, int kind, int bits, int length) {
   uint8_t* p = blob->data;
-  p[84] = (uint8_t)kind;
-  p[85] = (uint8_t)bits;
-  p[108] = (uint8_t)length;
-  put_f32(p + 88, -2.0f);
-  put_f32(p + 92, 2.0f);
-  put_f32(p + 96, kind == 2 ? 1.5f : 0.125f);
-  put_f32(p + 100, 0.0625f);
+  p[51] = (uint8_t)kind;
+  p[52] = (uint8_t)bits;
+  p[56] = (uint8_t)length;
+  put_f32(p + 68, p[6] == 3 ? -INFINITY : -2.0f);
+  put_f32(p + 72, p[6] == 3 ? INFINITY : 2.0f);
+  put_f32(p + 76, kind == 2 ? 1.5f : 0.125f);
+  put_f32(p + 80, 0.0625f);
 }
 
 static void finish(test_blob* blob) {
-  put_u32(blob->data + 8, (uint32_t)blob->bytes);
   seal(blob->data, blob->bytes);
 }
 
-enum { TEST_BLOBS = 4 };
+enum { TEST_BLOBS = 7 };
 
 static void make_test_blob(int which, test_blob* blob) {
-  static const int kernels[TEST_BLOBS][3] = {{1, 1, 19}, {3, 2, 4}, {2, 2, 3}, {3, 3, 1}};
+  static const int kernels[TEST_BLOBS][3] = {{1, 1, 19}, {3, 2, 4}, {2, 2, 3}, {3, 3, 1},
+                                              {3, 2, 4},  {1, 1, 5}, {1, 1, 7}};
   if (which == 0) { /* dense, uniform weights of 3 bits without a zero, uniform inputs */
     start(blob, 0, 0, 5, kernels[0], 3);
     add_floats(blob, 2, 1, 0.5f);
@@ -113,22 +115,42 @@ static void make_test_blob(int which, test_blob* blob) {
     set_input(blob, 1, 8, 0);
   } else if (which == 1) { /* convolution, table of 4 levels, table of 3 inputs */
     start(blob, 1, 2, 5, kernels[1], 2);
-    blob->data[82] = 4;
+    blob->data[54] = 4;
     add_floats(blob, 2, 1, 0.5f);
     add_section(blob, 5, "\xFF\xFF\0\0\1\0\5\0", 8);
     add_section(blob, 8, "\0\0\1\0\4\0", 6);
     add_floats(blob, 9, 2, 0.25f);
     set_input(blob, 2, 3, 3);
-    blob->data[86] = 1;
+    blob->data[53] = 1;
   } else if (which == 2) { /* convolution, 2 planes with scales per channel, 2 planes of inputs */
     start(blob, 1, 1, 3, kernels[2], 2);
-    blob->data[81] = 1;
     add_floats(blob, 2, 6, 0.3f);
     add_floats(blob, 3, 3, -0.2f);
     add_floats(blob, 9, 2, 0.4f);
     set_input(blob, 3, 2, 2);
-  } else { /* depthwise, floats */
+  } else if (which == 3) { /* depthwise, floats */
     start(blob, 2, 3, 4, kernels[3], 32);
+    set_input(blob, 0, 32, 0);
+  } else if (which == 4) { /* convolution of a widened input, explicit padding */
+    start(blob, 1, 0, 5, kernels[4], 4);
+    blob->data[36] = 3;
+    blob->data[38] = 2;
+    blob->data[40] = blob->data[46] = 1;
+    blob->data[48] = 2;
+    add_floats(blob, 2, 5, 0.5f);
+    add_floats(blob, 3, 1, 0.1f);
+    set_input(blob, 1, 4, 0);
+  } else if (which == 5) { /* embedding of 9 rows by rows, uniform */
+    start(blob, 3, 0, 9, kernels[5], 3);
+    add_floats(blob, 2, 9, 0.5f);
+    add_section(blob, 4, "\3\0\0\0", 4);
+    set_input(blob, 0, 32, 0);
+  } else { /* embedding of 7 rows by columns, table of 4 levels */
+    start(blob, 3, 2, 3, kernels[6], 2);
+    blob->data[49] = 1;
+    blob->data[54] = 4;
+    add_floats(blob, 2, 1, 0.5f);
+    add_section(blob, 5, "\xFF\xFF\0\0\1\0\5\0", 8);
     set_input(blob, 0, 32, 0);
   }
   finish(blob);

@@ -1,5 +1,6 @@
 /* Broken blobs must be refused or run, never more: for each blob, every truncation and many changed
- * bytes with the checksum made right again. Also: kb_op_run allocates nothing after kb_op_reserve.
+ * bytes with the checksum made right again, at any address. Also: kb_op_run allocates nothing after
+ * kb_op_reserve.
  * More blobs may be named on the command line. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,22 @@ static void expect(int condition, const char* what) {
   if (condition) return;
   printf("expected: %s\n", what);
   failures++;
+}
+
+/* Look up some rows, and one row that is not there. */
+static void run_ids(kb_op* op) {
+  static float y[kElements];
+  const int64_t rows = kb_embedding_rows(&op->geometry);
+  const int32_t count = 5, last = (int32_t)(rows - 1);
+  int32_t ids[5] = {0, last, last / 2, 0, last};
+  char text[128] = "";
+  if (kb_embedding_columns(&op->geometry) > kElements / count) return;
+  expect(!kb_op_run_ids(op, ids, &count, 1, y, text, sizeof text), "rows of an embedding");
+  ids[3] = last == INT32_MAX ? -1 : last + 1;
+  expect(kb_op_run_ids(op, ids, &count, 1, y, text, sizeof text), "an id without a row");
+  ids[3] = -1;
+  expect(kb_op_run_ids(op, ids, &count, 1, y, text, sizeof text), "a negative id");
+  expect(kb_op_run(op, y, &count, 1, y, text, sizeof text), "no floats as ids");
 }
 
 /* Run an op on a small input of its liking; 0 if it cannot be small. */
@@ -38,6 +55,7 @@ static int run_small(kb_op* op) {
   x[0] = x[1] / 0.0f;
   x[2] = x[0] - x[0];
   if (kb_op_reserve(op, dims, rank, text, sizeof text)) return 0;
+  expect(kb_op_run_ids(op, NULL, dims, rank, y, text, sizeof text), "no ids as floats");
   const uint8_t* scratch = op->scratch;
   const size_t bytes = op->scratch_bytes;
   expect(!kb_op_run(op, x, dims, rank, y, text, sizeof text), "a run after a reserve");
@@ -45,19 +63,23 @@ static int run_small(kb_op* op) {
   return 1;
 }
 
-/* 1 if accepted. The copy is as long as the blob, so that the sanitizer sees any overrun. */
+/* 1 if accepted. The copy ends with the blob, so that the sanitizer sees any overrun, and starts at
+ * an odd address. */
 static int try_blob(const uint8_t* data, size_t bytes) {
   char text[128] = "";
-  uint8_t* copy = malloc(bytes ? bytes : 1);
+  uint8_t* copy = malloc(bytes + 1);
   kb_op* op;
-  memcpy(copy, data, bytes);
-  int failed = kb_op_create(copy, bytes, &op, text, sizeof text);
+  memcpy(copy + 1, data, bytes);
+  int failed = kb_op_create(copy + 1, bytes, &op, text, sizeof text);
   free(copy);
   if (failed) {
     expect(!op && strlen(text) > 0, "a message and no op from a broken blob");
     return 0;
   }
-  run_small(op);
+  if (kb_op_takes_ids(op))
+    run_ids(op);
+  else
+    run_small(op);
   kb_op_free(op);
   return 1;
 }
@@ -65,18 +87,18 @@ static int try_blob(const uint8_t* data, size_t bytes) {
 static void attack(uint8_t* data, size_t bytes) {
   static const uint8_t masks[kMasks] = {0x01, 0x80, 0xFE};
   expect(try_blob(data, bytes), "a sound blob is accepted");
-  for (size_t size = 0; size < bytes; size += size < 256 ? 1 : 64)
+  for (size_t size = 0; size < bytes; size += size < 128 ? 1 : 8)
     expect(!try_blob(data, size), "a truncated blob is refused");
   size_t step = bytes > 4096 ? bytes / 2048 : 1;
-  for (size_t at = 0; at < bytes; at += at < 256 ? 1 : step) {
+  for (size_t at = 0; at < bytes; at += at < 128 ? 1 : step) {
     for (int m = 0; m < kMasks; m++) {
       data[at] ^= masks[m];
-      if (at < 12 || at >= 16) expect(!try_blob(data, bytes), "a wrong checksum is refused");
+      if (at < 8 || at >= 12) expect(!try_blob(data, bytes), "a wrong checksum is refused");
       uint8_t checksum[4];
-      memcpy(checksum, data + 12, 4);
+      memcpy(checksum, data + 8, 4);
       seal(data, bytes);
       try_blob(data, bytes);
-      memcpy(data + 12, checksum, 4);
+      memcpy(data + 8, checksum, 4);
       data[at] ^= masks[m];
     }
   }

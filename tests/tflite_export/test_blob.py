@@ -57,7 +57,7 @@ def test_clip_of_planes():
     assert (free.lo, free.hi) == (-np.inf, np.inf)
     layer = random_layer(rng, "dense", (7, 3), "uniform", "planes3_clipped")
     blob = write_blob(layer)
-    assert struct.unpack_from("<ff", blob, 88) == (-1.375, float(np.float32(1.2)))
+    assert struct.unpack_from("<ff", blob, 68) == (-1.375, float(np.float32(1.2)))
     x = f32([-9, -1.3, 0, 1.3, 9, np.inf, np.nan])
     np.testing.assert_array_equal(read_blob(blob).grid.codes(x), layer.grid.codes(x))
 
@@ -102,18 +102,17 @@ def hand_made():
 
 def test_bytes_of_a_hand_made_layer():
     blob = write_blob(hand_made())
-    assert blob[:8] == b"KBIT\x01\x00\x00\x00"
-    assert struct.unpack_from("<IIII", blob, 16) == (3, 1, 1, 2)
-    assert struct.unpack_from("<ff", blob, 72) == (-np.inf, np.inf)
-    assert blob[80:82] == b"\x02\x01"
-    at = struct.unpack_from("<20I", blob, 112)
-    assert at[:4] == (256, 3, 320, 24)
-    assert blob[256:259] == b"\x02\x00\x01"
+    assert blob[:8] == b"KBIT\x02\x00\x00\x00"
+    assert struct.unpack_from("<III2H", blob, 12) == (3, 2, 1, 1, 1)
+    assert struct.unpack_from("<ff", blob, 60) == (-np.inf, np.inf)
+    assert blob[50] == 2
+    assert struct.unpack_from("<10I", blob, 88) == (3, 24, 12, 0, 12, 0, 0, 12, 0, 0)
+    assert blob[128:136] == b"\x02\x00\x01" + bytes(5)
     # Width 1: channel 2, codes 1, 0. Width 2: channel 0, codes 3, 2: low bits 1, 0, high 1, 1.
-    words = struct.unpack_from("<3Q", blob, 320)
+    words = struct.unpack_from("<3Q", blob, 136)
     assert words == (0b01, 0b01, 0b11)
-    assert struct.unpack_from("<3f", blob, at[4]) == (0.5, 1, 2)
-    assert len(blob) % 64 == 0
+    assert struct.unpack_from("<3f4x3i4x3f", blob, 160) == (0.5, 1, 2, 1, 0, 0, 1, 2, 3)
+    assert len(blob) == 208
 
 
 @given(
@@ -137,13 +136,13 @@ def test_codes_take_as_many_bytes_as_the_format_says(bits, row, seed):
 
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_size_of_a_whole_blob(bits):
-    """Header, channel bits, codes, one scale, origin and zero; each section on 64 bytes."""
+    """Header, codes and one scale. The offset is 0, and all channels have the same bits."""
     codes = np.zeros((100, 33), np.uint16)
     encoding = Uniform(f32([0.5]), np.zeros(1, np.int32), f32([0]))
     weight = PackedTensor("w", codes, np.full(33, bits), 1, encoding)
     blob = write_blob(PackedLayer("dense", weight, FloatGrid()))
     code_bytes = bits * 8 * 52  # 3300 codes are 52 words a plane
-    assert len(blob) == 256 + 64 + -(-code_bytes // 64) * 64 + 3 * 64
+    assert len(blob) == 128 + code_bytes + 8
     assert weight.code_bytes == code_bytes
     assert sum(section_sizes(blob).values()) == len(blob)
 
@@ -154,8 +153,8 @@ def test_equal_channels_are_written_once():
     weight = tensor([[3, 0, 1], [2, 0, 0]], [2, 2, 2], encoding)
     blob = write_blob(PackedLayer("dense", weight, FloatGrid(), multiplier=f32([1, 1, 1])))
     sizes = section_sizes(blob)
-    assert (sizes["scale"], sizes["offset"], sizes["zero"]) == (4, 4, 4)
-    assert "multiplier" not in sizes
+    assert (sizes["scale"], sizes["zero"]) == (4, 4)
+    assert not {"channel_bits", "offset", "multiplier"} & set(sizes)
     np.testing.assert_array_equal(read_blob(blob).weight.decode(), weight.decode())
 
 
@@ -176,6 +175,8 @@ def change(blob, field, value, fmt):
 
 
 WRONG_FIELDS = [
+    ("version", 1, "H"),
+    ("op", 4, "B"),
     ("op", 3, "B"),
     ("op", 2, "B"),
     ("encoding", 4, "B"),
@@ -185,22 +186,26 @@ WRONG_FIELDS = [
     ("out_channels", 0, "I"),
     ("out_channels", 4, "I"),
     ("out_channels", 2**32 - 1, "I"),
-    ("kernel_h", 3, "I"),
+    ("kernel_h", 3, "H"),
+    ("kernel_w", 0, "H"),
     ("in_channels", 0, "I"),
     ("in_channels", 200, "I"),
     ("in_channels", 2**31, "I"),
     ("groups", 0, "I"),
     ("groups", 3, "I"),
-    ("stride_h", 0, "I"),
-    ("stride_w", 2, "I"),
-    ("dilation_h", 0, "I"),
-    ("padding", 3, "I"),
-    ("pad_left", 1, "I"),
+    ("stride_h", 0, "H"),
+    ("stride_w", 2, "H"),
+    ("dilation_h", 0, "H"),
+    ("dilation_w", 2, "H"),
+    ("input_dilation_h", 0, "H"),
+    ("input_dilation_w", 2, "H"),
+    ("padding", 1, "B"),
+    ("padding", 3, "B"),
+    ("axis", 1, "B"),
+    ("pad_left", 1, "H"),
     ("act_min", np.nan, "f"),
     ("act_max", np.nan, "f"),
     ("weight_bits", 3, "B"),
-    ("per_channel", 0, "B"),
-    ("per_channel", 2, "B"),
     ("table_length", 1, "H"),
     ("input_kind", 4, "B"),
     ("input_kind", 1, "B"),
@@ -209,13 +214,14 @@ WRONG_FIELDS = [
     ("input_bits", 8, "B"),
     ("input_signed", 1, "B"),
     ("input_length", 1, "H"),
-    ("zero_a", 1, "B"),
-    ("zero_b", 1, "H"),
+    ("reserved", 1, "H"),
     ("input_lo", np.nan, "f"),
-    ("at_0", 257, "I"),
-    ("length_0", 70, "I"),
-    ("length_1", 2**32 - 1, "I"),
-    ("at_7", 0, "I"),
+    ("channel_bits_bytes", 0, "I"),
+    ("channel_bits_bytes", 4, "I"),
+    ("codes_bytes", 2**32 - 1, "I"),
+    ("scale_bytes", 16, "I"),
+    ("scale_bytes", 0, "I"),
+    ("bias_bytes", 0, "I"),
 ]
 
 
@@ -265,17 +271,17 @@ def test_every_flipped_byte_is_refused():
 
 def test_every_truncation_is_refused():
     blob = write_blob(hand_made())
-    for size in itertools.chain(range(0, len(blob), 7), [len(blob) - 64]):
+    for size in itertools.chain(range(0, len(blob), 7), [len(blob) - 8]):
         with pytest.raises(ValueError, match="expected"):
             read_blob(blob[:size])
     with pytest.raises(ValueError, match="expected"):
-        read_blob(blob + bytes(64))
+        read_blob(blob + bytes(8))
 
 
 def test_set_bits_behind_the_last_code_are_refused():
     blob = bytearray(write_blob(hand_made()))
-    blob[320] |= 0b100
-    struct.pack_into("<I", blob, 12, blob_header.checksum(bytes(blob)))
+    blob[136] |= 0b100
+    struct.pack_into("<I", blob, 8, blob_header.checksum(bytes(blob)))
     with pytest.raises(ValueError, match="zero bits behind"):
         read_blob(bytes(blob))
 

@@ -2,8 +2,7 @@
 
 #include <math.h>
 
-enum { kHeaderBytes = 256, kAlignment = 64, kTotalAt = 8, kCrcAt = 12, kSectionsAt = 112 };
-enum { kReservedAt = kSectionsAt + 8 * KB_SECTIONS };
+enum { kHeaderBytes = 128, kAlignment = 8, kCrcAt = 8, kReservedAt = 58, kSectionsAt = 88 };
 
 static const char* const kSectionNames[KB_SECTIONS] = {
     "channel bits", "codes", "scale",        "offset",       "zero",
@@ -35,43 +34,44 @@ static int all_zero(const uint8_t* p, size_t bytes) {
   return 1;
 }
 
+static uint64_t aligned(uint64_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
 static int check_frame(const uint8_t* p, size_t bytes, kb_error error) {
   if (bytes < kHeaderBytes)
     return kb_fail(error, "blob: expected at least %d bytes, got %zu", kHeaderBytes, bytes);
   if (memcmp(p, "KBIT", 4))
     return kb_fail(error, "blob, byte 0: expected the magic KBIT, got another");
-  if (p[4] != 1 || p[5] != 0)
-    return kb_fail(error, "blob, byte 4: expected version 1, got %d", p[4] | p[5] << 8);
-  if (kb_load_u32(p + kTotalAt) != bytes || bytes % kAlignment)
-    return kb_fail(error, "blob, byte 8: expected length %u, a multiple of 64, got %zu bytes",
-                   kb_load_u32(p + kTotalAt), bytes);
+  if (p[4] != 2 || p[5] != 0)
+    return kb_fail(error, "blob, byte 4: expected version 2, got %d", p[4] | p[5] << 8);
+  uint64_t total = kHeaderBytes;
+  for (int i = 0; i < KB_SECTIONS; i++) total += aligned(kb_load_u32(p + kSectionsAt + 4 * i));
+  if (total != bytes)
+    return kb_fail(error, "blob: expected %llu bytes by its sections, got %zu",
+                   (unsigned long long)total, bytes);
   uint32_t crc = checksum(p, bytes);
   if (kb_load_u32(p + kCrcAt) != crc)
-    return kb_fail(error, "blob, byte 12: expected checksum %08x, got %08x", crc,
+    return kb_fail(error, "blob, byte %d: expected checksum %08x, got %08x", kCrcAt, crc,
                    kb_load_u32(p + kCrcAt));
-  if (!all_zero(p + kReservedAt, kHeaderBytes - kReservedAt) || p[87] || p[110] || p[111])
+  if (p[kReservedAt] || p[kReservedAt + 1])
     return kb_fail(error, "blob, byte %d: expected reserved bytes 0, got others", kReservedAt);
   return 0;
 }
 
-static int find_sections(const uint8_t* p, size_t bytes, kb_blob* blob, kb_error error) {
-  size_t end = kHeaderBytes;
+/* The frame is in order: the sections fill the blob. */
+static int find_sections(const uint8_t* p, kb_blob* blob, kb_error error) {
+  const uint8_t* at = p + kHeaderBytes;
   for (int i = 0; i < KB_SECTIONS; i++) {
-    const uint8_t* entry = p + kSectionsAt + 8 * i;
-    size_t at = kb_load_u32(entry), length = kb_load_u32(entry + 4);
-    blob->section[i] = (kb_section){p, 0};
-    if (at == 0 && length == 0) continue;
-    if (at != end || length == 0 || length > bytes - at)
-      return kb_fail(error, "blob, byte %d: expected section %s at %zu, got %zu with %zu bytes",
-                     kSectionsAt + 8 * i, kSectionNames[i], end, at, length);
-    end = (at + length + kAlignment - 1) / kAlignment * kAlignment;
-    if (end > bytes || !all_zero(p + at + length, end - at - length))
+    const size_t length = kb_load_u32(p + kSectionsAt + 4 * i);
+    const size_t padding = (size_t)aligned(length) - length;
+    blob->section[i] = (kb_section){at, length};
+    at += length;
+    if (!all_zero(at, padding))
       return kb_fail(error, "blob, byte %zu: expected zero bytes behind section %s, got others",
-                     at + length, kSectionNames[i]);
-    blob->section[i] = (kb_section){p + at, length};
+                     (size_t)(at - p), kSectionNames[i]);
+    at += padding;
   }
-  if (end != bytes)
-    return kb_fail(error, "blob, byte 8: expected %zu bytes, got %zu", end, bytes);
   return 0;
 }
 
@@ -94,80 +94,93 @@ static int64_t field(kb_fields* f, int at, int size, int64_t low, int64_t high) 
 }
 
 static void read_geometry(kb_fields* f, kb_blob* blob) {
-  blob->op = (int)field(f, 6, 1, KB_DENSE, KB_DEPTHWISE);
-  int dense = blob->op == KB_DENSE;
+  blob->op = (int)field(f, 6, 1, KB_DENSE, KB_EMBEDDING);
+  const int windowed = blob->op == KB_CONV2D || blob->op == KB_DEPTHWISE;
+  const int64_t limit = windowed ? UINT16_MAX : 1;
   blob->encoding = (int)field(f, 7, 1, KB_UNIFORM, KB_FLOATS);
-  blob->out = field(f, 16, 4, 1, INT32_MAX);
-  blob->in = field(f, 28, 4, 1, blob->op == KB_DEPTHWISE ? 1 : INT32_MAX);
-  blob->groups = field(f, 32, 4, 1, dense ? 1 : blob->out);
-  blob->padding = (int)field(f, 52, 4, KB_VALID, dense ? KB_VALID : KB_EXPLICIT);
-  int64_t pad_limit = blob->padding == KB_EXPLICIT ? INT32_MAX : 0;
+  blob->out = field(f, 12, 4, 1, INT32_MAX);
+  blob->in = field(f, 16, 4, 1, blob->op == KB_DEPTHWISE ? 1 : INT32_MAX);
+  blob->groups = field(f, 20, 4, 1, windowed ? blob->out : 1);
+  blob->padding = (int)field(f, 48, 1, KB_VALID, windowed ? KB_EXPLICIT : KB_VALID);
+  blob->axis = (int)field(f, 49, 1, 0, blob->op == KB_EMBEDDING);
+  const int64_t pad_limit = blob->padding == KB_EXPLICIT ? UINT16_MAX : 0;
   for (int axis = 0; axis < 2; axis++) {
-    blob->kernel[axis] = field(f, 20 + 4 * axis, 4, 1, dense ? 1 : INT32_MAX);
-    blob->stride[axis] = field(f, 36 + 4 * axis, 4, 1, dense ? 1 : INT32_MAX);
-    blob->dilation[axis] = field(f, 44 + 4 * axis, 4, 1, dense ? 1 : INT32_MAX);
-    blob->pad_before[axis] = field(f, 56 + 8 * axis, 4, 0, pad_limit);
-    blob->pad_after[axis] = field(f, 60 + 8 * axis, 4, 0, pad_limit);
+    blob->kernel[axis] = field(f, 24 + 2 * axis, 2, 1, limit);
+    blob->stride[axis] = field(f, 28 + 2 * axis, 2, 1, limit);
+    blob->dilation[axis] = field(f, 32 + 2 * axis, 2, 1, limit);
+    blob->input_dilation[axis] = field(f, 36 + 2 * axis, 2, 1, blob->padding == KB_SAME ? 1 : limit);
+    blob->pad_before[axis] = field(f, 40 + 4 * axis, 2, 0, pad_limit);
+    blob->pad_after[axis] = field(f, 42 + 4 * axis, 2, 0, pad_limit);
   }
-  blob->act_min = kb_load_f32(f->p + 72);
-  blob->act_max = kb_load_f32(f->p + 76);
+  blob->act_min = kb_load_f32(f->p + 60);
+  blob->act_max = kb_load_f32(f->p + 64);
 }
 
 static void read_formats(kb_fields* f, kb_blob* blob) {
-  int floats = blob->encoding == KB_FLOATS;
-  blob->weight_bits = (int)field(f, 80, 1, 0, floats ? KB_FLOAT_BITS : KB_MAX_BITS);
-  blob->per_channel = (int)field(f, 81, 1, 0, !floats);
+  blob->weight_bits =
+      (int)field(f, 50, 1, 0, blob->encoding == KB_FLOATS ? KB_FLOAT_BITS : KB_MAX_BITS);
   int table = blob->encoding == KB_TABLE;
-  blob->table_length = (int)field(f, 82, 2, table, table ? 65535 : 0);
-  int kind = blob->input_kind = (int)field(f, 84, 1, KB_INPUT_FLOAT, KB_INPUT_PLANES);
+  blob->table_length = (int)field(f, 54, 2, table, table ? UINT16_MAX : 0);
+  int kind = blob->input_kind =
+      (int)field(f, 51, 1, KB_INPUT_FLOAT, blob->op == KB_EMBEDDING ? KB_INPUT_FLOAT
+                                                                    : KB_INPUT_PLANES);
   int is_float = kind == KB_INPUT_FLOAT;
-  blob->input_bits = (int)field(f, 85, 1, is_float ? KB_FLOAT_BITS : 1,
+  blob->input_bits = (int)field(f, 52, 1, is_float ? KB_FLOAT_BITS : 1,
                                 is_float ? KB_FLOAT_BITS : KB_MAX_BITS);
-  blob->input_signed = (int)field(f, 86, 1, 0, kind == KB_INPUT_TABLE);
-  blob->input_lo = kb_load_f32(f->p + 88);
-  blob->input_hi = kb_load_f32(f->p + 92);
-  blob->input_origin = kb_load_f32(f->p + 96);
-  blob->input_step = kb_load_f32(f->p + 100);
-  blob->input_zero = kb_load_i32(f->p + 104);
+  blob->input_signed = (int)field(f, 53, 1, 0, kind == KB_INPUT_TABLE);
   int64_t low = kind == KB_INPUT_TABLE ? 1 : kind == KB_INPUT_PLANES ? blob->input_bits : 0;
-  int64_t high = kind == KB_INPUT_TABLE ? 65535 : low;
-  blob->input_length = (int)field(f, 108, 2, low, high);
+  int64_t high = kind == KB_INPUT_TABLE ? UINT16_MAX : low;
+  blob->input_length = (int)field(f, 56, 2, low, high);
+  blob->input_lo = kb_load_f32(f->p + 68);
+  blob->input_hi = kb_load_f32(f->p + 72);
+  blob->input_origin = kb_load_f32(f->p + 76);
+  blob->input_step = kb_load_f32(f->p + 80);
+  blob->input_zero = kb_load_i32(f->p + 84);
 }
 
-static int check_ranges(kb_blob* blob, kb_error error) {
-  if (blob->out % blob->groups)
-    return kb_fail(error, "blob, byte 32: expected groups that divide %lld outputs, got %lld",
-                   (long long)blob->out, (long long)blob->groups);
-  if (__builtin_mul_overflow(blob->kernel[0], blob->kernel[1], &blob->row) ||
-      __builtin_mul_overflow(blob->row, blob->in, &blob->row) ||
-      blob->row > INT32_MAX / blob->out)
-    return kb_fail(error, "blob, byte 16: expected fewer than 2^31 weights, got more");
-  if (!(blob->act_min <= blob->act_max))
-    return kb_fail(error, "blob, byte 72: expected act_min <= act_max, got %g, %g",
-                   (double)blob->act_min, (double)blob->act_max);
+static int check_input_ranges(const kb_blob* blob, kb_error error) {
   if (blob->input_kind != KB_INPUT_TABLE && !(blob->input_lo <= blob->input_hi))
-    return kb_fail(error, "blob, byte 88: expected input lo <= hi, got %g, %g",
+    return kb_fail(error, "blob, byte 68: expected input lo <= hi, got %g, %g",
                    (double)blob->input_lo, (double)blob->input_hi);
   int uniform = blob->input_kind == KB_INPUT_UNIFORM, table = blob->input_kind == KB_INPUT_TABLE;
   float origin = blob->input_origin, step = blob->input_step;
   if ((uniform || table) && !(isfinite(origin) && isfinite(step) && (uniform ? step : origin) > 0))
-    return kb_fail(error, "blob, byte 96: expected finite values and a positive %s, got %g, %g",
+    return kb_fail(error, "blob, byte 76: expected finite values and a positive %s, got %g, %g",
                    uniform ? "step" : "unit", (double)origin, (double)step);
   if (uniform && (blob->input_zero < -KB_MAX_ZERO || blob->input_zero > KB_MAX_ZERO))
-    return kb_fail(error, "blob, byte 104: expected a zero within +-2^24, got %d",
+    return kb_fail(error, "blob, byte 84: expected an input zero within +-2^24, got %d",
                    blob->input_zero);
   return 0;
 }
 
+static int check_ranges(kb_blob* blob, kb_error error) {
+  if (blob->out % blob->groups)
+    return kb_fail(error, "blob, byte 20: expected groups that divide %lld outputs, got %lld",
+                   (long long)blob->out, (long long)blob->groups);
+  if (__builtin_mul_overflow(blob->kernel[0], blob->kernel[1], &blob->row) ||
+      __builtin_mul_overflow(blob->row, blob->in, &blob->row) ||
+      blob->row > INT32_MAX / blob->out)
+    return kb_fail(error, "blob, byte 12: expected fewer than 2^31 weights, got more");
+  if (!(blob->act_min <= blob->act_max))
+    return kb_fail(error, "blob, byte 60: expected act_min <= act_max, got %g, %g",
+                   (double)blob->act_min, (double)blob->act_max);
+  if (blob->op == KB_EMBEDDING &&
+      !(isinf(blob->act_min) && isinf(blob->act_max) && blob->act_min < blob->act_max &&
+        isinf(blob->input_lo) && isinf(blob->input_hi) && blob->input_lo < blob->input_hi))
+    return kb_fail(error, "blob, byte 60: expected no clamp for an embedding, got one");
+  return check_input_ranges(blob, error);
+}
+
 static int check_channel_bits(kb_blob* blob, int64_t* count, kb_error error) {
-  const uint8_t* bits = blob->section[KB_CHANNEL_BITS].data;
+  const kb_section* bits = &blob->section[KB_CHANNEL_BITS];
   int widest = 0, widths = 0;
-  for (int64_t o = 0; o < blob->out; o++) {
-    count[bits[o]]++;
-    if (bits[o] > widest) widest = bits[o];
+  if (!bits->bytes) count[widest = blob->weight_bits] = blob->out;
+  for (size_t o = 0; o < bits->bytes; o++) {
+    count[bits->data[o]]++;
+    if (bits->data[o] > widest) widest = bits->data[o];
   }
   if (widest != blob->weight_bits)
-    return kb_fail(error, "blob, byte 80: expected %d, the widest channel, got %d", widest,
+    return kb_fail(error, "blob, byte 50: expected %d, the widest channel, got %d", widest,
                    blob->weight_bits);
   if (blob->encoding == KB_FLOATS && count[0] + count[KB_FLOAT_BITS] != blob->out)
     return kb_fail(error, "blob, section channel bits: expected 0 or %d, got others",
@@ -214,21 +227,30 @@ static int check_codes(kb_blob* blob, kb_error error) {
   return check_code_bytes(blob, (size_t)(count[KB_FLOAT_BITS] * blob->row) * 4, error);
 }
 
+/* Sections of channel parameters hold one entry for all channels, or one for each; `optional`
+ * ones may be absent. */
+static size_t parameter_bytes(const kb_blob* blob, int section, int rows, int optional) {
+  const size_t bytes = blob->section[section].bytes, shared = 4 * (size_t)rows;
+  if (bytes == shared || (optional && bytes == 0)) return bytes;
+  return shared * (size_t)blob->out;
+}
+
 static int check_section_sizes(const kb_blob* blob, kb_error error) {
-  size_t out = (size_t)blob->out, width = blob->per_channel ? out : 1;
+  size_t out = (size_t)blob->out;
   int uniform = blob->encoding == KB_UNIFORM, planes = blob->encoding == KB_PLANES;
-  int input_table = blob->input_kind == KB_INPUT_TABLE;
-  size_t scales = blob->encoding == KB_FLOATS ? 0 : planes ? (size_t)blob->weight_bits : 1;
+  int input_table = blob->input_kind == KB_INPUT_TABLE, embedding = blob->op == KB_EMBEDDING;
+  int scales = blob->encoding == KB_FLOATS ? 0 : planes ? blob->weight_bits : 1;
   size_t length = (size_t)blob->input_length;
+  int widths = blob->section[KB_CHANNEL_BITS].bytes || !blob->weight_bits;
   size_t expected[KB_SECTIONS] = {
-      [KB_CHANNEL_BITS] = out,
+      [KB_CHANNEL_BITS] = widths ? out : 0,
       [KB_CODES] = blob->section[KB_CODES].bytes,
-      [KB_SCALE] = 4 * width * scales,
-      [KB_OFFSET] = uniform || planes ? 4 * width : 0,
-      [KB_ZERO] = uniform ? 4 * width : 0,
+      [KB_SCALE] = parameter_bytes(blob, KB_SCALE, scales, 0),
+      [KB_OFFSET] = uniform || planes ? parameter_bytes(blob, KB_OFFSET, 1, 1) : 0,
+      [KB_ZERO] = uniform ? parameter_bytes(blob, KB_ZERO, 1, 1) : 0,
       [KB_LEVELS] = 2 * (size_t)blob->table_length,
-      [KB_MULTIPLIER] = blob->section[KB_MULTIPLIER].bytes ? 4 * out : 0,
-      [KB_BIAS] = blob->section[KB_BIAS].bytes ? 4 * out : 0,
+      [KB_MULTIPLIER] = blob->section[KB_MULTIPLIER].bytes && !embedding ? 4 * out : 0,
+      [KB_BIAS] = blob->section[KB_BIAS].bytes && !embedding ? 4 * out : 0,
       [KB_INPUT_LEVELS] = input_table ? 2 * length : 0,
       [KB_INPUT_BORDERS] = input_table ? 4 * (length - 1) : 4 * length,
   };
@@ -266,7 +288,7 @@ static int check_input_table(const kb_blob* blob, kb_error error) {
   int count = blob->input_length;
   int64_t codes = blob->input_signed ? 2 * (int64_t)count - 1 : count;
   if (codes > (int64_t)1 << blob->input_bits)
-    return kb_fail(error, "blob, byte 108: expected at most 2^%d input codes, got %lld",
+    return kb_fail(error, "blob, byte 56: expected at most 2^%d input codes, got %lld",
                    blob->input_bits, (long long)codes);
   if (kb_blob_i16(blob, KB_INPUT_LEVELS, 0) != 0)
     return kb_fail(error, "blob, section input levels: expected 0 first, got another");
@@ -285,7 +307,7 @@ static int check_input_table(const kb_blob* blob, kb_error error) {
 int kb_blob_read(const void* data, size_t bytes, kb_blob* blob, kb_error error) {
   const uint8_t* p = data;
   *blob = (kb_blob){0};
-  if (check_frame(p, bytes, error) || find_sections(p, bytes, blob, error)) return -1;
+  if (check_frame(p, bytes, error) || find_sections(p, blob, error)) return -1;
   kb_fields fields = {p, error, 0};
   read_geometry(&fields, blob);
   if (!fields.failed) read_formats(&fields, blob);
@@ -295,11 +317,11 @@ int kb_blob_read(const void* data, size_t bytes, kb_blob* blob, kb_error error) 
   return blob->input_kind == KB_INPUT_TABLE ? check_input_table(blob, error) : 0;
 }
 
-void kb_blob_codes(const kb_blob* blob, int width, int64_t rank, uint16_t* codes) {
-  memset(codes, 0, (size_t)blob->row * sizeof *codes);
+void kb_blob_codes(const kb_blob* blob, int width, int64_t first, int64_t count, uint16_t* codes) {
+  memset(codes, 0, (size_t)count * sizeof *codes);
   const uint8_t* stream = blob->section[KB_CODES].data + blob->stream_at[width];
   for (int plane = 0; plane < width; plane++, stream += blob->stream_bytes[width]) {
-    for (int64_t k = 0, bit = rank * blob->row; k < blob->row; k++, bit++)
+    for (int64_t k = 0, bit = first; k < count; k++, bit++)
       codes[k] |= (uint16_t)((stream[bit / 8] >> bit % 8 & 1) << plane);
   }
 }

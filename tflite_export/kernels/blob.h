@@ -6,7 +6,7 @@
 
 #include "core.h"
 
-enum { KB_DENSE, KB_CONV2D, KB_DEPTHWISE };
+enum { KB_DENSE, KB_CONV2D, KB_DEPTHWISE, KB_EMBEDDING };
 enum { KB_UNIFORM, KB_PLANES, KB_TABLE, KB_FLOATS };
 enum { KB_INPUT_FLOAT, KB_INPUT_UNIFORM, KB_INPUT_TABLE, KB_INPUT_PLANES };
 enum { KB_VALID, KB_SAME, KB_EXPLICIT };
@@ -30,15 +30,16 @@ typedef struct {
   size_t bytes;
 } kb_section;
 
-/* Pairs are (rows, columns). */
+/* Pairs are (rows, columns). An embedding has `out` channels of `in` elements: if `axis` is 0 the
+ * channels are the rows that ids name, if 1 they are the columns. */
 typedef struct {
-  int op, encoding;
+  int op, encoding, axis;
   int64_t out, in, groups, row; /* row: elements of a row, K */
-  int64_t kernel[2], stride[2], dilation[2];
+  int64_t kernel[2], stride[2], dilation[2], input_dilation[2];
   int padding;
   int64_t pad_before[2], pad_after[2];
   float act_min, act_max;
-  int weight_bits, per_channel, table_length;
+  int weight_bits, table_length;
   int input_kind, input_bits, input_signed, input_length;
   float input_lo, input_hi, input_origin, input_step;
   int32_t input_zero;
@@ -50,8 +51,8 @@ typedef struct {
 /* Check every byte that has a rule, and fill `blob`, which points into `data`. */
 int kb_blob_read(const void* data, size_t bytes, kb_blob* blob, kb_error error);
 
-/* Codes of the row with this rank among the rows of its width. */
-void kb_blob_codes(const kb_blob* blob, int width, int64_t rank, uint16_t* codes);
+/* Codes first .. first + count - 1 among all codes of rows of this width. */
+void kb_blob_codes(const kb_blob* blob, int width, int64_t first, int64_t count, uint16_t* codes);
 
 /* Little-endian loads that need no alignment. */
 static inline uint32_t kb_load_u32(const uint8_t* p) {
@@ -84,6 +85,22 @@ static inline float kb_blob_f32(const kb_blob* blob, int section, int64_t i) {
 
 static inline int kb_blob_i16(const kb_blob* blob, int section, int64_t i) {
   return kb_load_i16(blob->section[section].data + 2 * i);
+}
+
+/* Bits of a channel. */
+static inline int kb_blob_width(const kb_blob* blob, int64_t channel) {
+  const kb_section* bits = &blob->section[KB_CHANNEL_BITS];
+  return bits->bytes ? bits->data[channel] : blob->weight_bits;
+}
+
+/* Where the parameter of a channel is in a section of `rows` rows of 1 or `out` entries of four
+ * bytes; NULL in a section that is absent because all are 0. */
+static inline const uint8_t* kb_blob_param(const kb_blob* blob, int section, int rows, int row,
+                                           int64_t channel) {
+  const kb_section* s = &blob->section[section];
+  if (!s->bytes) return NULL;
+  const int shared = s->bytes == 4 * (size_t)rows;
+  return s->data + 4 * (shared ? row : row * blob->out + channel);
 }
 
 #endif

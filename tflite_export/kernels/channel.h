@@ -20,6 +20,10 @@ typedef struct {
 /* Describe all channels. Fails if there is no memory. */
 kb_channel* kb_channels(const kb_blob* blob);
 
+/* Whether codes lie within the table, if there is one. */
+int kb_channel_check(const kb_blob* blob, int64_t channel, const uint16_t* codes, int64_t count,
+                     kb_error error);
+
 /* The numbers of a channel: its codes, or its levels less the smallest level. */
 int kb_channel_numbers(const kb_blob* blob, const kb_channel* channel, uint16_t* numbers,
                        kb_error error);
@@ -27,7 +31,11 @@ int kb_channel_numbers(const kb_blob* blob, const kb_channel* channel, uint16_t*
 /* Value of bit p of a number. */
 double kb_channel_plane_scale(const kb_blob* blob, const kb_channel* channel, int p);
 
-/* The decoded weights, in the float32 arithmetic of the format. `numbers` is scratch memory. */
+/* Values of codes of a channel that are in range, in the float32 arithmetic of the format. */
+void kb_channel_decode(const kb_blob* blob, int64_t channel, const uint16_t* codes, int64_t count,
+                       float* values);
+
+/* All decoded weights of a channel. `numbers` is scratch memory. */
 int kb_channel_values(const kb_blob* blob, const kb_channel* channel, float* values,
                       uint16_t* numbers, kb_error error);
 

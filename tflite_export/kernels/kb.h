@@ -1,7 +1,8 @@
 /* kerasbits C API: run one packed layer from its blob.
  *
  * Shapes, bit order and byte layout of a blob are described in docs/blob_format.md.
- * Tensors are float32, row-major: dense [..., K] -> [..., O]; conv NHWC -> NHWC.
+ * Tensors are float32, row-major: dense [..., K] -> [..., O]; conv NHWC -> NHWC. An embedding takes
+ * int32 ids instead: [...] -> [..., D].
  * A function that returns int returns 0 on success, and otherwise writes a message to `error`
  * (at most `error_size` bytes, always terminated), where it has that argument.
  */
@@ -44,6 +45,14 @@ KB_API int kb_op_reserve(kb_op* op, const int32_t* dims, int rank, char* error,
 /* y = layer(x). An op must not run in two threads at once. */
 KB_API int kb_op_run(kb_op* op, const float* x, const int32_t* dims, int rank, float* y,
                      char* error, size_t error_size);
+
+/* Whether the layer is an embedding, which is run by kb_op_run_ids. */
+KB_API int kb_op_takes_ids(const kb_op* op);
+
+/* y = the rows of an embedding that the ids name. An id without a row is an error, and nothing is
+ * written then. */
+KB_API int kb_op_run_ids(kb_op* op, const int32_t* ids, const int32_t* dims, int rank, float* y,
+                         char* error, size_t error_size);
 
 /* Codes of `count` input values under the input grid (0 for a float grid). */
 KB_API void kb_op_input_codes(const kb_op* op, const float* x, size_t count, uint16_t* codes);

@@ -11,7 +11,12 @@ static double* per_channel(const kb_blob* blob, int section, double otherwise) {
   return values;
 }
 
-static int fill(kb_op* op, kb_blob* blob, kb_error error) {
+static int fill(kb_op* op, const void* data, size_t bytes, kb_blob* blob, kb_error error) {
+  if (blob->op == KB_EMBEDDING) {
+    int failed = kb_embedding_create(data, bytes, blob, &op->embedding, error);
+    op->geometry = *blob;
+    return failed;
+  }
   if (kb_select_kernels(&op->kernels, error) || kb_input_create(blob, &op->input, error) ||
       kb_weights_create(blob, &op->input, &op->weights, error))
     return -1;
@@ -33,7 +38,7 @@ int kb_op_create(const void* blob, size_t bytes, kb_op** op, char* error, size_t
   if (kb_blob_read(blob, bytes, &parsed, to)) return -1;
   kb_op* made = kb_alloc(1, sizeof *made);
   if (!made) return kb_fail(to, "out of memory");
-  if (fill(made, &parsed, to)) {
+  if (fill(made, blob, bytes, &parsed, to)) {
     kb_op_free(made);
     return -1;
   }
@@ -45,8 +50,8 @@ int kb_op_output_shape(const kb_op* op, const int32_t* dims, int rank, int32_t* 
                        char* error, size_t error_size) {
   kb_plan plan;
   if (kb_plan_shape(op, dims, rank, &plan, (kb_error){error, error_size})) return -1;
-  memcpy(out, plan.dims, (size_t)rank * sizeof *out);
-  *out_rank = rank;
+  memcpy(out, plan.dims, (size_t)plan.rank * sizeof *out);
+  *out_rank = plan.rank;
   return 0;
 }
 
@@ -69,8 +74,30 @@ int kb_op_reserve(kb_op* op, const int32_t* dims, int rank, char* error, size_t 
 int kb_op_run(kb_op* op, const float* x, const int32_t* dims, int rank, float* y, char* error,
               size_t error_size) {
   kb_plan plan;
-  if (reserve(op, dims, rank, &plan, (kb_error){error, error_size})) return -1;
+  kb_error to = {error, error_size};
+  if (kb_op_takes_ids(op)) return kb_fail(to, "embedding: expected ids, got floats");
+  if (reserve(op, dims, rank, &plan, to)) return -1;
   kb_execute(op, &plan, x, y);
+  return 0;
+}
+
+int kb_op_takes_ids(const kb_op* op) { return op->geometry.op == KB_EMBEDDING; }
+
+int kb_op_run_ids(kb_op* op, const int32_t* ids, const int32_t* dims, int rank, float* y,
+                  char* error, size_t error_size) {
+  kb_plan plan;
+  kb_error to = {error, error_size};
+  if (!kb_op_takes_ids(op)) return kb_fail(to, "expected floats as input of this layer, got ids");
+  if (kb_plan_shape(op, dims, rank, &plan, to)) return -1;
+  const kb_blob* table = &op->geometry;
+  const int64_t rows = kb_embedding_rows(table), columns = kb_embedding_columns(table);
+  for (int64_t i = 0; i < plan.out_pixels; i++) {
+    if (ids[i] < 0 || ids[i] >= rows)
+      return kb_fail(to, "embedding: expected ids in [0, %lld), got %d at %lld", (long long)rows,
+                     ids[i], (long long)i);
+  }
+  for (int64_t i = 0; i < plan.out_pixels; i++)
+    kb_embedding_row(table, &op->embedding, ids[i], y + i * columns);
   return 0;
 }
 
@@ -82,6 +109,7 @@ void kb_op_free(kb_op* op) {
   if (!op) return;
   kb_input_destroy(&op->input);
   kb_weights_destroy(&op->weights);
+  kb_embedding_destroy(&op->embedding);
   free(op->multiplier);
   free(op->bias);
   free(op->scratch);

@@ -2,12 +2,14 @@
 #ifndef KERASBITS_OP_H
 #define KERASBITS_OP_H
 
+#include "embedding.h"
 #include "im2col.h"
 #include "kb.h"
 #include "weights.h"
 
 struct kb_op {
-  kb_blob geometry; /* without sections */
+  kb_blob geometry; /* without sections, but for an embedding */
+  kb_embedding embedding;
   kb_input input;
   kb_weights weights;
   kb_kernels kernels;
@@ -25,7 +27,7 @@ typedef struct {
   int64_t images, in_pixels, out_pixels, block;
   int direct; /* the image itself serves as patches */
   int rank;
-  int32_t dims[KB_MAX_RANK];       /* of the output */
+  int32_t dims[KB_MAX_RANK];       /* of the output, as the rank */
   size_t pixel_bytes[KB_FORMS];    /* distance of two pixels in an image */
   size_t stride[KB_FORMS];         /* distance of two patches */
   size_t image[KB_FORMS];

@@ -3,6 +3,15 @@
 
 static int64_t channels_in(const kb_op* op) { return op->geometry.in * op->geometry.groups; }
 
+static int64_t common_divisor(int64_t a, int64_t b) {
+  while (b) {
+    int64_t rest = a % b;
+    a = b;
+    b = rest;
+  }
+  return a;
+}
+
 /* Output size and leading padding of one axis; -1 if the kernel does not fit. */
 static int64_t output_size(const kb_blob* layer, int axis, int64_t in, int64_t* pad) {
   const int64_t stride = layer->stride[axis];
@@ -14,8 +23,38 @@ static int64_t output_size(const kb_blob* layer, int axis, int64_t in, int64_t* 
     *pad = total > 0 ? total / 2 : 0;
     return out;
   }
-  int64_t padded = in + layer->pad_before[axis] + layer->pad_after[axis];
+  int64_t padded = kb_widened(in, layer->input_dilation[axis]) + layer->pad_before[axis] +
+                   layer->pad_after[axis];
   return padded < reach ? -1 : (padded - reach) / stride + 1;
+}
+
+static void set_window(const kb_blob* layer, kb_window* window) {
+  for (int axis = 0; axis < 2; axis++) {
+    int64_t between = layer->input_dilation[axis];
+    window->kernel[axis] = layer->kernel[axis];
+    window->stride[axis] = layer->stride[axis];
+    window->dilation[axis] = layer->dilation[axis];
+    window->input_dilation[axis] = between;
+    window->step[axis] = between / common_divisor(layer->dilation[axis], between);
+  }
+}
+
+static int embedding_shape(const kb_op* op, const int32_t* dims, int rank, kb_plan* plan,
+                           kb_error error) {
+  if (rank < 0 || rank >= KB_MAX_RANK)
+    return kb_fail(error, "embedding: expected ids of rank 0 to %d, got rank %d", KB_MAX_RANK - 1,
+                   rank);
+  plan->rank = rank + 1;
+  plan->out_pixels = 1;
+  for (int i = 0; i < rank; i++) {
+    plan->dims[i] = dims[i];
+    if (__builtin_mul_overflow(plan->out_pixels, (int64_t)dims[i], &plan->out_pixels))
+      return kb_fail(error, "embedding: expected fewer than 2^63 ids, got more");
+  }
+  plan->dims[rank] = (int32_t)kb_embedding_columns(&op->geometry);
+  if (plan->out_pixels > INT64_MAX / 8 / plan->dims[rank])
+    return kb_fail(error, "embedding: expected fewer than 2^60 values, got more");
+  return 0;
 }
 
 static int dense_shape(const kb_op* op, const int32_t* dims, int rank, kb_plan* plan,
@@ -59,12 +98,9 @@ int kb_plan_shape(const kb_op* op, const int32_t* dims, int rank, kb_plan* plan,
   for (int i = 0; i < rank && i < KB_MAX_RANK; i++) {
     if (dims[i] < 0) return kb_fail(error, "expected no negative axis, got %d", dims[i]);
   }
+  if (op->geometry.op == KB_EMBEDDING) return embedding_shape(op, dims, rank, plan, error);
   kb_window* window = &plan->window;
-  for (int axis = 0; axis < 2; axis++) {
-    window->kernel[axis] = op->geometry.kernel[axis];
-    window->stride[axis] = op->geometry.stride[axis];
-    window->dilation[axis] = op->geometry.dilation[axis];
-  }
+  set_window(&op->geometry, window);
   int dense = op->geometry.op == KB_DENSE;
   if ((dense ? dense_shape : conv_shape)(op, dims, rank, plan, error)) return -1;
   plan->dims[rank - 1] = (int32_t)op->geometry.out;
@@ -103,6 +139,7 @@ static int64_t block_of(const kb_op* op, const kb_plan* plan, size_t widest) {
 
 int kb_plan_memory(const kb_op* op, kb_plan* plan, kb_error error) {
   const kb_blob* layer = &op->geometry;
+  if (layer->op == KB_EMBEDDING) return 0;
   const int64_t taps = layer->kernel[0] * layer->kernel[1];
   int failed = 0;
   size_t widest = 0;

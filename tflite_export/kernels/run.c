@@ -120,25 +120,33 @@ static void multiply_panel(const kb_block* block, int64_t group, kb_form form) {
   }
 }
 
+/* Add one tap of a depthwise layer; most have one output a channel, which vectors suit. */
+static void add_tap(const float* restrict values, const float* restrict weights, int64_t channels,
+                    int64_t times, double* restrict results) {
+  if (times == 1) {
+    for (int64_t c = 0; c < channels; c++) results[c] += (double)values[c] * (double)weights[c];
+    return;
+  }
+  for (int64_t c = 0, o = 0; c < channels; c++) {
+    for (int64_t m = 0; m < times; m++, o++) results[o] += (double)values[c] * (double)weights[o];
+  }
+}
+
 static void multiply_depthwise(const kb_block* block) {
   const kb_op* op = block->op;
   const kb_window* window = &block->plan->window;
-  const int64_t out = op->geometry.out, channels = op->geometry.groups, times = out / channels;
+  const int64_t out = op->geometry.out, channels = op->geometry.groups;
   const float* image = scratch_at(op, block->plan->image[KB_FORM_F32]);
   for (int p = 0; p < block->pixels; p++) {
     int64_t row = (block->first + p) / window->out[1], column = (block->first + p) % window->out[1];
     kb_taps taps = kb_window_taps(window, row, column);
-    double* results = block->results + p * out;
-    for (int64_t ky = taps.first[0]; ky < taps.end[0]; ky++) {
-      for (int64_t kx = taps.first[1]; kx < taps.end[1]; kx++) {
-        int64_t y = row * window->stride[0] - window->pad[0] + ky * window->dilation[0];
-        int64_t x = column * window->stride[1] - window->pad[1] + kx * window->dilation[1];
-        const float* values = image + (y * window->in[1] + x) * channels;
-        const float* weights = op->weights.depthwise + (ky * window->kernel[1] + kx) * out;
-        for (int64_t c = 0, o = 0; c < channels; c++) {
-          for (int64_t m = 0; m < times; m++, o++)
-            results[o] += (double)values[c] * (double)weights[o];
-        }
+    for (int64_t ky = taps.first[0]; ky < taps.end[0]; ky += window->step[0]) {
+      int64_t y = kb_window_at(window, 0, row, ky) / window->input_dilation[0];
+      for (int64_t kx = taps.first[1]; kx < taps.end[1]; kx += window->step[1]) {
+        int64_t x = kb_window_at(window, 1, column, kx) / window->input_dilation[1];
+        add_tap(image + (y * window->in[1] + x) * channels,
+                op->weights.depthwise + (ky * window->kernel[1] + kx) * out, channels,
+                out / channels, block->results + p * out);
       }
     }
   }
@@ -150,8 +158,8 @@ static void sum_borders(const kb_op* op, const kb_window* window, const kb_taps*
   const int64_t count = window->kernel[0] * window->kernel[1];
   for (int64_t o = 0; o < op->geometry.out; o++) {
     double sum = 0;
-    for (int64_t ky = taps->first[0]; ky < taps->end[0]; ky++) {
-      for (int64_t kx = taps->first[1]; kx < taps->end[1]; kx++)
+    for (int64_t ky = taps->first[0]; ky < taps->end[0]; ky += window->step[0]) {
+      for (int64_t kx = taps->first[1]; kx < taps->end[1]; kx += window->step[1])
         sum += op->weights.tap_sum[o * count + ky * window->kernel[1] + kx];
     }
     borders[o] = op->input.offset * sum;

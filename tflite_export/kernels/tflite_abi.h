@@ -11,7 +11,8 @@
 
 typedef enum { KB_TFL_OK, KB_TFL_ERROR, KB_TFL_DELEGATE_ERROR } kb_tfl_status;
 
-enum { KB_TFL_FLOAT32 = 1, KB_TFL_UINT8 = 3 };            /* kb_tfl_tensor.type */
+/* kb_tfl_tensor.type */
+enum { KB_TFL_FLOAT32 = 1, KB_TFL_INT32 = 2, KB_TFL_UINT8 = 3, KB_TFL_INT64 = 4 };
 enum { KB_TFL_READ_ONLY = 1 };                            /* .allocation_type of constants */
 enum { KB_TFL_LAST_TYPE = 63, KB_TFL_LAST_ALLOCATION = 15 }; /* generous bounds, to check */
 enum { KB_TFL_CUSTOM = 32 };                              /* kb_tfl_registration.builtin_code */

@@ -1,6 +1,7 @@
 /* External delegate for TFLite and LiteRT: claims our custom nodes and runs each with a kb_op.
  *
- * A node has a float input, the blob as a constant uint8 tensor, and a float output. The delegate
+ * A node has a float input (ids for an embedding), the blob as a constant uint8 tensor, and a float
+ * output. The delegate
  * keeps no state, so it may serve several interpreters. */
 #include <stdlib.h>
 
@@ -13,6 +14,7 @@ static const char* const kNames[] = {
     [KB_DENSE] = "KerasbitsDense",
     [KB_CONV2D] = "KerasbitsConv2D",
     [KB_DEPTHWISE] = "KerasbitsDepthwiseConv2D",
+    [KB_EMBEDDING] = "KerasbitsEmbedding",
 };
 
 typedef struct {
@@ -89,14 +91,20 @@ static kb_tfl_status resize_output(kb_tfl_context* context, kb_tfl_tensor* tenso
   return context->resize_tensor(context, tensor, shape); /* takes ownership of the shape */
 }
 
+static int is_input_type(const kb_op* op, int32_t type) {
+  if (kb_op_takes_ids(op)) return type == KB_TFL_INT32 || type == KB_TFL_INT64;
+  return type == KB_TFL_FLOAT32;
+}
+
 static kb_tfl_status prepare_node(kb_tfl_context* context, kb_tfl_node* node) {
   const kb_node_state* state = node->user_data;
   if (!state) return KB_TFL_ERROR; /* init has told why */
   kb_tfl_tensor* input = &context->tensors[state->input];
   kb_tfl_tensor* output = &context->tensors[state->output];
-  if (input->type != KB_TFL_FLOAT32 || output->type != KB_TFL_FLOAT32) {
-    context->report_error(context, "%s: expected float32 input and output, got types %d and %d",
-                          state->name, (int)input->type, (int)output->type);
+  if (!is_input_type(state->op, input->type) || output->type != KB_TFL_FLOAT32) {
+    context->report_error(context, "%s: expected %s input and float32 output, got types %d and %d",
+                          state->name, kb_op_takes_ids(state->op) ? "int32 or int64" : "float32",
+                          (int)input->type, (int)output->type);
     return KB_TFL_ERROR;
   }
   char text[kErrorBytes];
@@ -111,14 +119,33 @@ static kb_tfl_status prepare_node(kb_tfl_context* context, kb_tfl_node* node) {
   return resize_output(context, output, dims, rank);
 }
 
+/* One id at a time. */
+static int run_long_ids(kb_op* op, const int64_t* ids, size_t count, float* y, kb_error error) {
+  const size_t columns = (size_t)kb_embedding_columns(&op->geometry);
+  for (size_t i = 0; i < count; i++, y += columns) {
+    int32_t id = (int32_t)ids[i];
+    if (id != ids[i])
+      return kb_fail(error, "embedding: expected ids of 32 bits, got %lld", (long long)ids[i]);
+    if (kb_op_run_ids(op, &id, NULL, 0, y, error.text, error.size)) return -1;
+  }
+  return 0;
+}
+
+static int run_op(kb_op* op, const kb_tfl_tensor* input, float* y, kb_error error) {
+  const kb_tfl_ints* dims = input->dims;
+  if (!kb_op_takes_ids(op))
+    return kb_op_run(op, input->data, dims->data, dims->size, y, error.text, error.size);
+  if (input->type == KB_TFL_INT64)
+    return run_long_ids(op, input->data, input->bytes / sizeof(int64_t), y, error);
+  return kb_op_run_ids(op, input->data, dims->data, dims->size, y, error.text, error.size);
+}
+
 static kb_tfl_status invoke_node(kb_tfl_context* context, kb_tfl_node* node) {
   const kb_node_state* state = node->user_data;
   const kb_tfl_tensor* input = &context->tensors[state->input];
   kb_tfl_tensor* output = &context->tensors[state->output];
   char text[kErrorBytes];
-  if (!kb_op_run(state->op, input->data, input->dims->data, input->dims->size, output->data, text,
-                 sizeof text))
-    return KB_TFL_OK;
+  if (!run_op(state->op, input, output->data, (kb_error){text, sizeof text})) return KB_TFL_OK;
   context->report_error(context, "%s: %s", state->name, text);
   return KB_TFL_ERROR;
 }
