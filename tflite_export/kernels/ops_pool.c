@@ -1,0 +1,72 @@
+/* MAX_POOL, AVERAGE_POOL: over windows of NHWC images, padded positions left out. */
+#include <math.h>
+
+#include "ops.h"
+
+enum { KERNEL, STRIDE = 2, PAD = 4 }; /* where rows and columns are in node->ints */
+
+int kb_check_pool(const kb_node* node, kb_error error) {
+  const kb_tensor_info *x = &node->x[0]->info, *y = &node->y->info;
+  if (x->rank != 4 || y->rank != 4 || x->dims[0] != y->dims[0] || x->dims[3] != y->dims[3])
+    return kb_fail_node(node, error, "expected NHWC images with as many channels as the output");
+  for (int axis = 0; axis < 2; axis++) {
+    const int64_t kernel = node->ints[KERNEL + axis], stride = node->ints[STRIDE + axis];
+    const int64_t before = node->ints[PAD + 2 * axis], after = node->ints[PAD + 2 * axis + 1];
+    const int64_t in = x->dims[1 + axis], out = y->dims[1 + axis];
+    if (kernel < 1 || stride < 1 || before < 0 || after < 0 || before >= kernel)
+      return kb_fail_node(node, error, "expected positive sizes and strides, and padding smaller "
+                          "than the kernel");
+    if (in + before + after < kernel || (in + before + after - kernel) / stride + 1 != out)
+      return kb_fail_node(node, error, "expected another length of axis %d than %lld", 1 + axis,
+                          (long long)out);
+    if ((out - 1) * stride - before >= in)
+      return kb_fail_node(node, error, "expected no window in the padding alone");
+  }
+  return 0;
+}
+
+/* The part of a window that is inside of the image. */
+typedef struct {
+  int64_t first, end;
+} range;
+
+static range inside(const kb_node* node, int axis, int64_t at) {
+  const int64_t in = node->x[0]->info.dims[1 + axis];
+  const int64_t first = at * node->ints[STRIDE + axis] - node->ints[PAD + 2 * axis];
+  const int64_t end = first + node->ints[KERNEL + axis];
+  return (range){first > 0 ? first : 0, end < in ? end : in};
+}
+
+static float pooled(const kb_node* node, const float* image, range rows, range columns) {
+  const int32_t* dims = node->x[0]->info.dims;
+  const int average = node->op == KB_OP_AVERAGE_POOL;
+  double sum = 0;
+  float top = -INFINITY;
+  for (int64_t r = rows.first; r < rows.end; r++) {
+    for (int64_t c = columns.first; c < columns.end; c++) {
+      const float value = image[(r * dims[2] + c) * dims[3]];
+      sum += value;
+      if (value > top || value != value) top = value;
+    }
+  }
+  const int64_t count = (rows.end - rows.first) * (columns.end - columns.first);
+  return kb_clamp(node, average ? (float)(sum / (double)count) : top);
+}
+
+int kb_run_pool(const kb_node* node, kb_error error) {
+  const int32_t *in = node->x[0]->info.dims, *out = node->y->info.dims;
+  const int64_t image = (int64_t)in[1] * in[2] * in[3];
+  float* y = kb_results(node);
+  (void)error;
+  for (int32_t n = 0; n < out[0]; n++) {
+    for (int32_t r = 0; r < out[1]; r++) {
+      const range rows = inside(node, 0, r);
+      for (int32_t c = 0; c < out[2]; c++) {
+        const range columns = inside(node, 1, c);
+        for (int32_t k = 0; k < out[3]; k++)
+          *y++ = pooled(node, kb_floats(node->x[0]) + n * image + k, rows, columns);
+      }
+    }
+  }
+  return 0;
+}
