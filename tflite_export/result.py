@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import pathlib
 
 import numpy as np
 
+from tflite_export.tables import as_text
 from tflite_export.verification import Verification
 from tflite_export.written import WrittenFile
 
-TABLE_WIDTH = 120
-"""Columns of a table that is not printed to a terminal."""
+COLUMNS = ("layer", "op", "bits", "container", "values B", "total B", "why")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,24 +69,19 @@ class ExportResult:
 
     def summary(self) -> str:
         """A table: for each layer its bits, its container, its bytes, and why."""
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(title=self.headline(), title_justify="left")
-        for column in ("layer", "op"):
-            table.add_column(column, overflow="fold")
-        for column in ("bits", "values B", "total B"):
-            table.add_column(column, justify="right")
-        table.add_column("container")
-        if any(layer.note for layer in self.layers):
-            table.add_column("why", overflow="fold")
-        for layer in self.layers:
-            sizes = (f"{layer.code_bytes:,}", f"{layer.total_bytes:,}")
-            why = (layer.note,) if len(table.columns) > 6 else ()
-            table.add_row(layer.name, layer.op, f"{layer.bits:.2f}", *sizes, layer.container, *why)
-        text = io.StringIO()
-        Console(file=text, width=TABLE_WIDTH, markup=False, highlight=False).print(table)
-        return text.getvalue().rstrip("\n")
+        rows = [
+            (
+                layer.name,
+                layer.op,
+                f"{layer.bits:.2f}",
+                layer.container,
+                f"{layer.code_bytes:,}",
+                f"{layer.total_bytes:,}",
+                layer.note,
+            )
+            for layer in self.layers
+        ]
+        return as_text(self.headline(), COLUMNS, rows)
 
     def __str__(self) -> str:
         return self.summary()
