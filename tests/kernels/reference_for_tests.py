@@ -54,8 +54,17 @@ def sums(layer, xq, wq):
     return np.concatenate(convolved, axis=-1)
 
 
+def _widened(layer, x):
+    """The image with zeros between its pixels."""
+    factors = layer.input_dilations
+    sizes = [max(0, (n - 1) * f + 1) for n, f in zip(x.shape[1:3], factors, strict=True)]
+    wide = np.zeros((x.shape[0], *sizes, x.shape[3]))
+    wide[:, :: factors[0], :: factors[1]] = x
+    return wide
+
+
 def _conv(layer, x, w):
-    pads, sizes = [], []
+    x, pads, sizes = _widened(layer, x), [], []
     for axis in range(2):
         stride, reach = layer.strides[axis], (w.shape[axis] - 1) * layer.dilations[axis] + 1
         size = x.shape[axis + 1]

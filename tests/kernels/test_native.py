@@ -30,9 +30,30 @@ CONVS = [
     ("conv2d", (5, 4, 2, 3), (1, 2, 3), {"padding": ((3, 1), (0, 4)), "strides": (1, 2)}),
     ("conv2d", (3, 3, 4, 6), (1, 5, 5), {"padding": "same", "groups": 2}),
     ("conv2d", (3, 1, 65, 4), (1, 4, 3), {"padding": "same"}),
+    ("conv2d", (1, 4, 5, 3), (2, 1, 7), {"padding": ((0, 0), (6, 0)), "dilations": (1, 2)}),
+    ("conv2d", (3, 4, 3, 5), (2, 4, 3), {"input_dilations": (2, 3), "padding": ((2, 1), (0, 3))}),
+    (
+        "conv2d",
+        (4, 3, 2, 6),
+        (1, 3, 5),
+        {"input_dilations": (6, 2), "dilations": (4, 1), "groups": 2, "strides": (1, 2)},
+    ),
     ("depthwise_conv2d", (3, 3, 5, 1), (2, 6, 5), {"padding": "same", "strides": (2, 1)}),
     ("depthwise_conv2d", (3, 2, 3, 2), (1, 7, 8), {"padding": ((1, 0), (2, 1)), "axis": 2}),
+    ("depthwise_conv2d", (1, 1, 5, 1), (2, 3, 4), {}),
     ("depthwise_conv2d", (2, 3, 6), (1, 7, 8), {"dilations": (2, 2), "groups": 3}),
+    (
+        "depthwise_conv2d",
+        (3, 3, 4),
+        (2, 5, 6),
+        {"padding": ((0, 2), (3, 0)), "groups": 4, "strides": (2, 2)},
+    ),
+    (
+        "depthwise_conv2d",
+        (2, 3, 8),
+        (1, 3, 4),
+        {"input_dilations": (2, 2), "groups": 4, "padding": ((1, 1), (1, 2))},
+    ),
 ]
 
 
@@ -91,10 +112,12 @@ def test_random_geometry(monkeypatch, seed):
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     pads = tuple((draw(0, 3), draw(0, 3)) for _ in range(2))
     padding = ("same", "valid", pads)[seed % 3]
+    dilated = (draw(1, 3), draw(1, 4)) if padding != "same" else (1, 1)
     image = [draw(1, 5) + (r if padding != "same" else 0) for r in reach]
     op, groups = (("conv2d", 1), ("conv2d", draw(2, 3)), ("depthwise_conv2d", 0))[draw(0, 2)]
     shape = (*kernel, draw(1, 7), max(1, groups) * draw(1, 6))
     window = {"strides": strides, "dilations": dilations, "padding": padding, "groups": groups}
+    window["input_dilations"] = dilated
     encoding, grid = ENCODINGS[draw(0, len(ENCODINGS) - 1)], GRIDS[draw(0, len(GRIDS) - 1)]
     layer = random_layer(
         rng, op, shape, encoding, grid, **window, axis=draw(2, 3) if not groups else -1

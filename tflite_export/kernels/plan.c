@@ -111,7 +111,8 @@ int kb_plan_shape(const kb_op* op, const int32_t* dims, int rank, kb_plan* plan,
       __builtin_mul_overflow(plan->out_pixels, op->geometry.out, &out) ||
       __builtin_mul_overflow(in > out ? in : out, plan->images, &all) || all > INT64_MAX / 8)
     return kb_fail(error, "expected tensors of fewer than 2^60 elements, got more");
-  int point = window->kernel[0] * window->kernel[1] == 1 &&
+  /* A depthwise layer reads its image pixel by pixel, not in chunks. */
+  int point = op->geometry.op != KB_DEPTHWISE && window->kernel[0] * window->kernel[1] == 1 &&
               window->stride[0] * window->stride[1] == 1;
   plan->direct = point && plan->in_pixels == plan->out_pixels && !window->pad[0] && !window->pad[1];
   return 0;

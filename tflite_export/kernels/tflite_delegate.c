@@ -1,8 +1,7 @@
 /* External delegate for TFLite and LiteRT: claims our custom nodes and runs each with a kb_op.
  *
  * A node has a float input (ids for an embedding), the blob as a constant uint8 tensor, and a float
- * output. The delegate
- * keeps no state, so it may serve several interpreters. */
+ * output. The delegate keeps no state, so it may serve several interpreters. */
 #include <stdlib.h>
 
 #include "op.h"
