@@ -36,6 +36,7 @@ EXTRAS = {
         "tensorflow>=2.20; platform_machine != 'x86_64' or sys_platform != 'linux'",
         "ai-edge-litert>=2.0",
         "flatbuffers",
+        "absl-py",
     ],
     "tfmot": ["tensorflow-model-optimization>=0.8", "tf_keras>=2.20"],
     "examples": ["absl-py"],
