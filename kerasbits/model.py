@@ -20,8 +20,11 @@ from kerasbits.layers import (
     QuantDense,
     QuantDepthwiseConv1D,
     QuantDepthwiseConv2D,
+    QuantEinsumDense,
     QuantEmbedding,
     QuantizedLayer,
+    QuantSeparableConv1D,
+    QuantSeparableConv2D,
 )
 from kerasbits.quantizers import Quantizer
 
@@ -33,7 +36,10 @@ QUANTIZED_FORMS: dict[type, type[QuantizedLayer]] = {
     keras.layers.Dense: QuantDense,
     keras.layers.DepthwiseConv1D: QuantDepthwiseConv1D,
     keras.layers.DepthwiseConv2D: QuantDepthwiseConv2D,
+    keras.layers.EinsumDense: QuantEinsumDense,
     keras.layers.Embedding: QuantEmbedding,
+    keras.layers.SeparableConv1D: QuantSeparableConv1D,
+    keras.layers.SeparableConv2D: QuantSeparableConv2D,
 }
 """The quantized form of each plain layer that has one. Subclasses have none: nobody knows what
 else they do."""

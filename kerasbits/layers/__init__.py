@@ -1,5 +1,6 @@
 """Keras layers whose kernels and inputs are quantized."""
 
+from kerasbits.layers.composite import CompositeLayer
 from kerasbits.layers.convolutions import (
     QuantConv1D,
     QuantConv1DTranspose,
@@ -9,11 +10,14 @@ from kerasbits.layers.convolutions import (
     QuantDepthwiseConv2D,
 )
 from kerasbits.layers.dense import QuantDense
+from kerasbits.layers.einsum import QuantEinsumDense
 from kerasbits.layers.embedding import QuantEmbedding
 from kerasbits.layers.quantized_layer import QuantizedLayer
 from kerasbits.layers.quantizer_layer import QuantizerLayer
+from kerasbits.layers.separable import QuantSeparableConv1D, QuantSeparableConv2D
 
 __all__ = [
+    "CompositeLayer",
     "QuantConv1D",
     "QuantConv1DTranspose",
     "QuantConv2D",
@@ -21,7 +25,10 @@ __all__ = [
     "QuantDense",
     "QuantDepthwiseConv1D",
     "QuantDepthwiseConv2D",
+    "QuantEinsumDense",
     "QuantEmbedding",
+    "QuantSeparableConv1D",
+    "QuantSeparableConv2D",
     "QuantizedLayer",
     "QuantizerLayer",
 ]
