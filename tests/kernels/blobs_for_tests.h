@@ -50,7 +50,8 @@ static void add_floats(test_blob* blob, int index, int count, float first) {
   add_section(blob, index, data, 4 * (size_t)count);
 }
 
-/* O outputs of `width` bits, a kernel of kh x kw x in. Of floats (32) the second is dropped. */
+/* O outputs of `width` bits, a kernel of kh x kw x in. Of floats (32) the second of
+ * several is dropped. */
 static void start(test_blob* blob, int op, int encoding, int out, const int* kernel, int width) {
   memset(blob, 0, sizeof *blob);
   blob->bytes = 128;
@@ -72,7 +73,8 @@ static void start(test_blob* blob, int op, int encoding, int out, const int* ker
   memset(bits, width, sizeof bits);
   for (size_t i = 0; i < sizeof codes; i++) codes[i] = (uint8_t)(37 * i + 11);
   if (width > 16) bits[1] = 0;
-  int row = kernel[0] * kernel[1] * kernel[2], count = row * (width > 16 ? out - 1 : out);
+  int dropped = width > 16 && out > 1;
+  int row = kernel[0] * kernel[1] * kernel[2], count = row * (out - dropped);
   size_t stream = (size_t)(count + 63) / 64 * 8;
   for (int plane = 0; plane < width && width <= 16; plane++) {
     for (int i = count; i < (int)stream * 8; i++)
@@ -100,11 +102,11 @@ static void finish(test_blob* blob) {
   seal(blob->data, blob->bytes);
 }
 
-enum { TEST_BLOBS = 7 };
+enum { TEST_BLOBS = 8 };
 
 static void make_test_blob(int which, test_blob* blob) {
   static const int kernels[TEST_BLOBS][3] = {{1, 1, 19}, {3, 2, 4}, {2, 2, 3}, {3, 3, 1},
-                                              {3, 2, 4},  {1, 1, 5}, {1, 1, 7}};
+                                              {3, 2, 4},  {1, 1, 5}, {1, 1, 7}, {1, 1, 6}};
   if (which == 0) { /* dense, uniform weights of 3 bits without a zero, uniform inputs */
     start(blob, 0, 0, 5, kernels[0], 3);
     add_floats(blob, 2, 1, 0.5f);
@@ -145,12 +147,15 @@ static void make_test_blob(int which, test_blob* blob) {
     add_floats(blob, 2, 9, 0.5f);
     add_section(blob, 4, "\3\0\0\0", 4);
     set_input(blob, 0, 32, 0);
-  } else { /* embedding of 7 rows by columns, table of 4 levels */
+  } else if (which == 6) { /* embedding of 7 rows by columns, table of 4 levels */
     start(blob, 3, 2, 3, kernels[6], 2);
     blob->data[49] = 1;
     blob->data[54] = 4;
     add_floats(blob, 2, 1, 0.5f);
     add_section(blob, 5, "\xFF\xFF\0\0\1\0\5\0", 8);
+    set_input(blob, 0, 32, 0);
+  } else { /* embedding of one row, floats */
+    start(blob, 3, 3, 1, kernels[7], 32);
     set_input(blob, 0, 32, 0);
   }
   finish(blob);

@@ -104,6 +104,20 @@ static void attack(uint8_t* data, size_t bytes) {
   }
 }
 
+/* Sizes whose products fit the sections again once they are cut to 32 bits. */
+static void attack_sizes(uint8_t* data, size_t bytes) {
+  for (int at = 12; at < 24; at += 4) {
+    const uint32_t value = kb_load_u32(data + at);
+    for (int shift = 24; shift < 32; shift++) {
+      put_u32(data + at, value + (1u << shift));
+      seal(data, bytes);
+      expect(!try_blob(data, bytes), "sizes beyond the sections are refused");
+    }
+    put_u32(data + at, value);
+  }
+  seal(data, bytes);
+}
+
 static void attack_file(const char* path) {
   FILE* file = fopen(path, "rb");
   uint8_t* data = calloc(1, 1 << 20);
@@ -119,6 +133,7 @@ int main(int count, char** paths) {
     test_blob blob;
     make_test_blob(which, &blob);
     attack(blob.data, blob.bytes);
+    attack_sizes(blob.data, blob.bytes);
   }
   for (int i = 1; i < count; i++) attack_file(paths[i]);
   printf("%-24s %s\n", "blobs", failures ? "WRONG" : "ok");

@@ -191,21 +191,22 @@ static int check_channel_bits(kb_blob* blob, int64_t* count, kb_error error) {
   return 0;
 }
 
-static int check_code_bytes(const kb_blob* blob, size_t expected, kb_error error) {
-  if (blob->section[KB_CODES].bytes == expected) return 0;
-  return kb_fail(error, "blob, section codes: expected %zu bytes, got %zu", expected,
-                 blob->section[KB_CODES].bytes);
+/* Sizes by the header are 64 bits wide: a size_t may have 32. */
+static int check_bytes(const kb_blob* blob, int section, uint64_t expected, kb_error error) {
+  if (blob->section[section].bytes == expected) return 0;
+  return kb_fail(error, "blob, section %s: expected %llu bytes, got %zu", kSectionNames[section],
+                 (unsigned long long)expected, blob->section[section].bytes);
 }
 
 /* Find the streams of each width; no bit may be set behind the codes of a stream. */
 static int find_streams(kb_blob* blob, const int64_t* count, kb_error error) {
-  size_t at = 0;
+  uint64_t at = 0;
   for (int width = 1; width <= KB_MAX_BITS; width++) {
-    blob->stream_at[width] = at;
+    blob->stream_at[width] = (size_t)at;
     blob->stream_bytes[width] = (size_t)((count[width] * blob->row + 63) / 64 * 8);
-    at += (size_t)width * blob->stream_bytes[width];
+    at += (uint64_t)width * blob->stream_bytes[width];
   }
-  if (check_code_bytes(blob, at, error)) return -1;
+  if (check_bytes(blob, KB_CODES, at, error)) return -1;
   for (int width = 1; width <= KB_MAX_BITS; width++) {
     const uint8_t* stream = blob->section[KB_CODES].data + blob->stream_at[width];
     int64_t used = count[width] * blob->row;
@@ -224,40 +225,38 @@ static int check_codes(kb_blob* blob, kb_error error) {
   int64_t count[256] = {0};
   if (check_channel_bits(blob, count, error)) return -1;
   if (blob->encoding != KB_FLOATS) return find_streams(blob, count, error);
-  return check_code_bytes(blob, (size_t)(count[KB_FLOAT_BITS] * blob->row) * 4, error);
+  return check_bytes(blob, KB_CODES, (uint64_t)(count[KB_FLOAT_BITS] * blob->row) * 4, error);
 }
 
 /* Sections of channel parameters hold one entry for all channels, or one for each; `optional`
  * ones may be absent. */
-static size_t parameter_bytes(const kb_blob* blob, int section, int rows, int optional) {
-  const size_t bytes = blob->section[section].bytes, shared = 4 * (size_t)rows;
+static uint64_t parameter_bytes(const kb_blob* blob, int section, int rows, int optional) {
+  const uint64_t bytes = blob->section[section].bytes, shared = 4 * (uint64_t)rows;
   if (bytes == shared || (optional && bytes == 0)) return bytes;
-  return shared * (size_t)blob->out;
+  return shared * (uint64_t)blob->out;
 }
 
 static int check_section_sizes(const kb_blob* blob, kb_error error) {
-  size_t out = (size_t)blob->out;
+  uint64_t out = (uint64_t)blob->out;
   int uniform = blob->encoding == KB_UNIFORM, planes = blob->encoding == KB_PLANES;
   int input_table = blob->input_kind == KB_INPUT_TABLE, embedding = blob->op == KB_EMBEDDING;
   int scales = blob->encoding == KB_FLOATS ? 0 : planes ? blob->weight_bits : 1;
-  size_t length = (size_t)blob->input_length;
+  uint64_t length = (uint64_t)blob->input_length;
   int widths = blob->section[KB_CHANNEL_BITS].bytes || !blob->weight_bits;
-  size_t expected[KB_SECTIONS] = {
+  uint64_t expected[KB_SECTIONS] = {
       [KB_CHANNEL_BITS] = widths ? out : 0,
       [KB_CODES] = blob->section[KB_CODES].bytes,
       [KB_SCALE] = parameter_bytes(blob, KB_SCALE, scales, 0),
       [KB_OFFSET] = uniform || planes ? parameter_bytes(blob, KB_OFFSET, 1, 1) : 0,
       [KB_ZERO] = uniform ? parameter_bytes(blob, KB_ZERO, 1, 1) : 0,
-      [KB_LEVELS] = 2 * (size_t)blob->table_length,
+      [KB_LEVELS] = 2 * (uint64_t)blob->table_length,
       [KB_MULTIPLIER] = blob->section[KB_MULTIPLIER].bytes && !embedding ? 4 * out : 0,
       [KB_BIAS] = blob->section[KB_BIAS].bytes && !embedding ? 4 * out : 0,
       [KB_INPUT_LEVELS] = input_table ? 2 * length : 0,
       [KB_INPUT_BORDERS] = input_table ? 4 * (length - 1) : 4 * length,
   };
   for (int i = 0; i < KB_SECTIONS; i++) {
-    if (blob->section[i].bytes != expected[i])
-      return kb_fail(error, "blob, section %s: expected %zu bytes, got %zu", kSectionNames[i],
-                     expected[i], blob->section[i].bytes);
+    if (check_bytes(blob, i, expected[i], error)) return -1;
   }
   return 0;
 }

@@ -13,6 +13,14 @@
 _Static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 16,
                "expected float arithmetic in float (on 32-bit x86: -msse2 -mfpmath=sse)");
 
+/* Arguments are checked against the format, but for newlib, where an int32_t is a long (as wide as
+ * an int) and each %d would need a cast. */
+#if defined(__NEWLIB__)
+#define KB_PRINTF(format_at, first)
+#else
+#define KB_PRINTF(format_at, first) __attribute__((format(printf, format_at, first)))
+#endif
+
 /* Where a message goes; `text` may be NULL. */
 typedef struct {
   char* text;
@@ -20,7 +28,7 @@ typedef struct {
 } kb_error;
 
 /* Write a message; returns -1, so that a caller can return it. */
-int kb_fail(kb_error error, const char* format, ...) __attribute__((format(printf, 2, 3)));
+int kb_fail(kb_error error, const char* format, ...) KB_PRINTF(2, 3);
 
 /* Zeroed memory on a 64-byte border, NULL if there is none. Release it with free(). */
 void* kb_alloc(size_t count, size_t size);

@@ -82,7 +82,7 @@ static int allocate_panel(kb_panel* panel, kb_form form, const kb_blob* blob) {
                                                sizeof(float) * KB_TILE_F32};
   int64_t bytes = form == KB_FORM_BITS ? taps_of(blob) * words_of_tap(blob) * 8 : blob->row;
   panel->chunks = form == KB_FORM_F32 ? blob->row : (bytes + KB_CHUNK - 1) / KB_CHUNK;
-  panel->tile_bytes = (size_t)panel->chunks * chunk_bytes[form];
+  if (__builtin_mul_overflow(panel->chunks, chunk_bytes[form], &panel->tile_bytes)) return -1;
   size_t tiles = (size_t)((panel->rows + kb_tile_rows(form) - 1) / kb_tile_rows(form));
   panel->row = kb_alloc((size_t)panel->rows, sizeof *panel->row);
   panel->tiles = kb_alloc(tiles, panel->tile_bytes);
