@@ -5,11 +5,18 @@ from __future__ import annotations
 import ctypes
 import functools
 import pathlib
+import warnings
 
 import numpy as np
 
+from tflite_export.numpy_op import NumpyOp
+
 _MAX_RANK = 8
 _ERROR_BYTES = 256
+_REMEDY = (
+    "build it with `python setup.py build_ext --inplace`, or reinstall with a C compiler "
+    "(gcc or clang)"
+)
 
 
 def library_path() -> pathlib.Path:
@@ -21,8 +28,7 @@ def library_path() -> pathlib.Path:
     path = pathlib.Path(__file__).with_name("libkerasbits.so")
     if not path.is_file():
         raise FileNotFoundError(
-            f"expected the C library of kerasbits at {path}, found none; build it with "
-            "`python setup.py build_ext --inplace`, or reinstall with a C compiler (gcc or clang)"
+            f"expected the C library of kerasbits at {path}, found none; {_REMEDY}"
         )
     return path
 
@@ -57,6 +63,34 @@ def _library() -> ctypes.CDLL:
     library.kb_op_free.argtypes = (ctypes.c_void_p,)
     library.kb_op_free.restype = None
     return library
+
+
+@functools.cache
+def has_library() -> bool:
+    """Whether the C library is there and loads. The first "no" of a process is a RuntimeWarning."""
+    try:
+        _library()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        message = str(error) if missing else f"expected a C library that loads ({error}); {_REMEDY}"
+        warnings.warn(
+            f"{message}. Until then NumPy runs packed layers", RuntimeWarning, stacklevel=3
+        )
+        return False
+    return True
+
+
+def open_op(blob: bytes) -> NativeOp | NumpyOp:
+    """The layer of a blob, run by the C library, or by NumPy where there is none.
+
+    Raises:
+        ValueError: if the blob is broken.
+
+    Example:
+        >>> with open_op(write_blob(layer)) as op:
+        ...     y = op.run(x)
+    """
+    return NativeOp(blob) if has_library() else NumpyOp(blob)
 
 
 def isa() -> str:
