@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
-from kernels.layers_for_tests import inputs, random_layer
+from kernels.layers_for_tests import inputs, random_layer, random_weight
 from kernels.tflite_for_tests import NAMES, chain
 
+from kerasbits.packed import FloatGrid
 from tflite_export.blob import write_blob
+from tflite_export.layer import PackedLayer
 from tflite_export.native import NativeOp, library_path
 
 LAYERS = {
@@ -64,6 +66,76 @@ def test_neighbours_and_a_new_batch_size():
     twice = inputs(rng, (4, 7, 7, 3))
     runner.resize_tensor_input(0, twice.shape)
     np.testing.assert_array_equal(invoke(runner, twice), expected(twice))
+
+
+def ids_and_embedding(encoding="uniform_mixed", axis=0):
+    rng = np.random.default_rng(2)
+    layer = PackedLayer("embedding", random_weight(rng, encoding, (12, 7), axis), FloatGrid())
+    return layer, write_blob(layer), rng.integers(0, 12, (2, 5))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("kind", ["INT32", "INT64"])
+def test_embeddings(kind, axis):
+    """In front of a dense layer, then with twice the batch."""
+    layer, blob, ids = ids_and_embedding(axis=axis)
+    dense = write_blob(random_layer(np.random.default_rng(3), "dense", (7, 3), "table", "uniform8"))
+    kinds = {"input_type": getattr(schema.TensorType, kind)}
+    names = ["KerasbitsEmbedding", "KerasbitsDense"]
+    runner = interpreter(chain([blob, dense], names, [(2, 5), (2, 5, 7), (2, 5, 3)], **kinds))
+    ids = ids.astype(kind.lower())
+    expected = NativeOp(dense).run(layer.weight.decode()[ids])
+    np.testing.assert_array_equal(invoke(runner, ids), expected)
+    runner.resize_tensor_input(0, (4, 5))
+    twice = np.concatenate([ids, ids[::-1]])
+    np.testing.assert_array_equal(invoke(runner, twice), np.concatenate([expected, expected[::-1]]))
+
+
+@pytest.mark.parametrize(("kind", "wrong"), [("INT32", 12), ("INT32", -1), ("INT64", 2**40)])
+def test_ids_without_a_row_are_refused(kind, wrong):
+    _, blob, ids = ids_and_embedding()
+    kinds = {"input_type": getattr(schema.TensorType, kind)}
+    runner = interpreter(chain([blob], ["KerasbitsEmbedding"], [(2, 5), (2, 5, 7)], **kinds))
+    ids = ids.astype(kind.lower())
+    ids[1, 2] = wrong
+    with pytest.raises(RuntimeError, match=rf"KerasbitsEmbedding: .*got {wrong}"):
+        invoke(runner, ids)
+    ids[1, 2] = 3
+    invoke(runner, ids)
+
+
+def test_an_embedding_of_floats_is_refused():
+    _, blob, _ = ids_and_embedding()
+    refuse(
+        chain([blob], ["KerasbitsEmbedding"], [(2, 5), (2, 5, 7)]),
+        "KerasbitsEmbedding",
+        "expected int32 or int64 input",
+    )
+
+
+@pytest.mark.parametrize("op", LAYERS)
+def test_every_batch_size_in_turn(op):
+    blob, x = make(op)
+    native = NativeOp(blob)
+    runner = interpreter(chain([blob], [NAMES[op]], [x.shape, native.output_shape(x.shape)]))
+    for batch in (1, 5, 2, 7):
+        x = inputs(np.random.default_rng(batch), (batch, *x.shape[1:]))
+        runner.resize_tensor_input(0, x.shape)
+        np.testing.assert_array_equal(invoke(runner, x), native.run(x))
+
+
+def test_a_dynamic_batch_in_the_signature():
+    """A file says -1 for its batch; the runtime starts with 1 and takes any."""
+    blob, x = make("depthwise_conv2d")
+    native = NativeOp(blob)
+    shapes = [x.shape, native.output_shape(x.shape)]
+    model = chain([blob], [NAMES["depthwise_conv2d"]], shapes, dynamic=True)
+    runner = interpreter(model)
+    assert runner.get_input_details()[0]["shape_signature"][0] == -1
+    np.testing.assert_array_equal(invoke(runner, x), native.run(x))
+    x = inputs(np.random.default_rng(9), (3, *x.shape[1:]))
+    runner.resize_tensor_input(0, x.shape, strict=True)
+    np.testing.assert_array_equal(invoke(runner, x), native.run(x))
 
 
 def test_two_interpreters_at_once():

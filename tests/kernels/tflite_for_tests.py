@@ -8,17 +8,31 @@ NAMES = {
     "dense": "KerasbitsDense",
     "conv2d": "KerasbitsConv2D",
     "depthwise_conv2d": "KerasbitsDepthwiseConv2D",
+    "embedding": "KerasbitsEmbedding",
 }
 
 
-def chain(blobs, names, shapes, blob_type=schema.TensorType.UINT8):
-    """A model that runs blob after blob; `shapes` are those of the input and of each output."""
+def chain(
+    blobs,
+    names,
+    shapes,
+    blob_type=schema.TensorType.UINT8,
+    input_type=schema.TensorType.FLOAT32,
+    dynamic=False,
+):
+    """A model that runs blob after blob; `shapes` are those of the input and of each output.
+
+    `dynamic` leaves the first axis of all of them open.
+    """
     model, graph = schema.ModelT(), schema.SubGraphT()
     model.version, model.subgraphs = 3, [graph]
     model.buffers = [schema.BufferT()]
     model.operatorCodes, graph.tensors, graph.operators = [], [], []
     for i, shape in enumerate(shapes):
-        graph.tensors.append(_tensor(f"x{i}", shape, schema.TensorType.FLOAT32, 0))
+        kind = schema.TensorType.FLOAT32 if i else input_type
+        graph.tensors.append(_tensor(f"x{i}", shape, kind, 0))
+        if dynamic:
+            graph.tensors[-1].shapeSignature = [-1, *shape[1:]]
     for i, (blob, name) in enumerate(zip(blobs, names, strict=True)):
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(blob, np.uint8)
