@@ -128,6 +128,19 @@ static void attack_file(const char* path) {
   free(data);
 }
 
+/* 2^32 pixels are none once they are cut to 32 bits. */
+static void large_image(void) {
+  static const int32_t dims[4] = {1, 65536, 65536, 4};
+  char text[128] = "";
+  test_blob blob;
+  kb_op* op;
+  if (sizeof(size_t) > 4) return; /* there may be memory for them */
+  make_test_blob(1, &blob);
+  expect(!kb_op_create(blob.data, blob.bytes, &op, text, sizeof text), "a sound blob is accepted");
+  expect(kb_op_reserve(op, dims, 4, text, sizeof text), "no memory for 2^32 pixels");
+  kb_op_free(op);
+}
+
 int main(int count, char** paths) {
   for (int which = 0; which < TEST_BLOBS; which++) {
     test_blob blob;
@@ -135,6 +148,7 @@ int main(int count, char** paths) {
     attack(blob.data, blob.bytes);
     attack_sizes(blob.data, blob.bytes);
   }
+  large_image();
   for (int i = 1; i < count; i++) attack_file(paths[i]);
   printf("%-24s %s\n", "blobs", failures ? "WRONG" : "ok");
   return failures > 0;

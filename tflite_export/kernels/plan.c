@@ -122,7 +122,7 @@ int kb_plan_shape(const kb_op* op, const int32_t* dims, int rank, kb_plan* plan,
 static int place(kb_plan* plan, int64_t count, size_t size, size_t* at) {
   size_t bytes;
   *at = plan->bytes;
-  return __builtin_mul_overflow((size_t)count, size, &bytes) || bytes > SIZE_MAX / 4 ||
+  return __builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX / 4 ||
          __builtin_add_overflow(plan->bytes, (bytes + 63) / 64 * 64, &plan->bytes);
 }
 
@@ -147,6 +147,7 @@ int kb_plan_memory(const kb_op* op, kb_plan* plan, kb_error error) {
   for (int form = 0; form < KB_FORMS; form++) {
     if (!op->uses[form]) continue;
     int64_t channels = layer->op == KB_DEPTHWISE ? channels_in(op) : layer->in;
+    failed |= (uint64_t)channels > SIZE_MAX / sizeof(float);
     size_t pixel = kb_input_pixel_bytes((kb_form)form, (size_t)channels), patch;
     failed |= __builtin_mul_overflow(pixel, (size_t)taps, &patch) || patch > SIZE_MAX / 4;
     plan->stride[form] = whole_chunks(patch);
