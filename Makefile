@@ -12,16 +12,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard tflite_export/kernels/*)
 FASHION_MNIST := /usr/share/datasets/fashion-mnist
+TOOLS := gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf qemu-user cmake flatbuffers-compiler
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export KERAS_BACKEND ?= tensorflow
 
-.PHONY: demo test lint check-c data setup clean
+.PHONY: demo test lint check-c data tools setup clean
 
 demo: setup data
 	$(BIN)/python examples/demo.py --method=$(METHOD) $(ARGS)
 
-test: setup data lint check-c
+test: setup data tools lint check-c
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: setup
@@ -46,6 +47,12 @@ data:
 	@test -d $(FASHION_MNIST) || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 \
 	  && apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist >/dev/null; } \
 	  || echo "make: no Fashion-MNIST under $(FASHION_MNIST); Keras will look for it" >&2
+
+# Compilers for other machines and what runs their programs. Tests skip what is missing.
+tools:
+	@dpkg -s $(TOOLS) >/dev/null 2>&1 || { command -v apt-get >/dev/null && test "$$(id -u)" = 0 \
+	  && apt-get update -qq && apt-get install -y -qq $(TOOLS) >/dev/null; } \
+	  || echo "make: some tests are skipped without $(TOOLS)" >&2
 
 clean:
 	rm -rf $(VENV) build *.egg-info runs tflite_export/libkerasbits.so

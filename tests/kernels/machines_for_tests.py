@@ -1,0 +1,67 @@
+"""Machines other than this one: their compilers, and what runs their programs here."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+from tflite_export import native
+
+KERNELS = pathlib.Path(native.__file__).parent / "kernels"
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """A Linux on another processor, through a cross compiler and qemu's user mode.
+
+    `processors` are the instruction sets to expect by what qemu is told.
+    """
+
+    triple: str
+    qemu: str
+    processors: dict[str, str]
+
+    @property
+    def compiler(self):
+        return f"{self.triple}-gcc"
+
+    @property
+    def runner(self):
+        """What to put in front of a program of that machine."""
+        return [self.qemu, "-L", f"/usr/{self.triple}"]
+
+    def need(self):
+        """Skip where the tools are missing."""
+        missing = [tool for tool in (self.compiler, self.qemu) if not shutil.which(tool)]
+        if missing:
+            pytest.skip(f"needs {' and '.join(missing)}; `make tools` installs them")
+
+    def make(self, target, build, *variables):
+        """Build with the Makefile of the library; what it prints."""
+        command = ["make", "-s", "-j2", "-C", str(KERNELS), target, f"BUILD={build}"]
+        command += [f"CC={self.compiler}", f"RUN={' '.join(self.runner)}", *variables]
+        return output_of(command, ASAN_OPTIONS="detect_leaks=0")
+
+    def run(self, *command, processor="max", **variables):
+        """What a program of that machine prints."""
+        return output_of([*self.runner, "-cpu", processor, *command], **variables)
+
+
+def output_of(command, **variables):
+    """Standard output of a command that must succeed."""
+    env = {k: v for k, v in os.environ.items() if k != "KERASBITS_ISA"} | variables
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# The size of a size_t, of a long and of a pointer differs on the second one.
+MACHINES = {
+    "aarch64": Machine(
+        "aarch64-linux-gnu", "qemu-aarch64", {"cortex-a53": "neon", "max": "neondot"}
+    ),
+    "armhf": Machine("arm-linux-gnueabihf", "qemu-arm", {"max": "scalar"}),
+}
