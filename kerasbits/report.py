@@ -173,9 +173,14 @@ def report(model) -> Report:
     for path, layer in sites.walk(model):
         if getattr(layer, "hosts", None):
             rows.append(_quantized_row(path, layer))
-        elif kernels := [w for w in layer.weights if len(w.shape) >= 2]:
+        elif kernels := [w for w in layer.weights if _is_kernel(w)]:
             rows.append(_float_row(path, layer, kernels))
     return Report(tuple(rows))
+
+
+def _is_kernel(weight) -> bool:
+    """Whether a weight counts. A bias may have several axes, too (`EinsumDense`)."""
+    return len(weight.shape) >= 2 and weight.name.rpartition("/")[2] != "bias"
 
 
 def summary(model) -> None:
