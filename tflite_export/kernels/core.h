@@ -5,6 +5,7 @@
 #include <float.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __FAST_MATH__
 #error "expected exact float arithmetic; -ffast-math changes results"

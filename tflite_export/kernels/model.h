@@ -82,8 +82,7 @@ int kb_model_check(kb_model* model, kb_error error);
 int kb_model_plan(kb_model* model, kb_error error);
 
 /* Write a message about a node; returns -1. */
-int kb_fail_node(const kb_node* node, kb_error error, const char* format, ...)
-    __attribute__((format(printf, 3, 4)));
+int kb_fail_node(const kb_node* node, kb_error error, const char* format, ...) KB_PRINTF(3, 4);
 
 /* The values of a tensor. */
 static inline const float* kb_floats(const kb_tensor* tensor) { return tensor->data; }

@@ -6,7 +6,7 @@
 
 int kb_fail_node(const kb_node* node, kb_error error, const char* format, ...) {
   if (!error.text || !error.size) return -1;
-  int used = snprintf(error.text, error.size, "node %u (%s): ", node->index,
+  int used = snprintf(error.text, error.size, "node %u (%s): ", (unsigned)node->index,
                       node->operation->name);
   if (used < 0 || (size_t)used >= error.size) return -1;
   va_list arguments;
