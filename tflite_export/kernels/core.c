@@ -9,6 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __NEWLIB__
+#include <malloc.h>
+#endif
 
 int kb_fail(kb_error error, const char* format, ...) {
   if (error.text && error.size) {
@@ -24,6 +27,8 @@ static void* on_border(size_t bytes) {
 #ifdef HAS_POSIX_MEMALIGN
   void* memory;
   return posix_memalign(&memory, 64, bytes) ? NULL : memory;
+#elif defined(__NEWLIB__)
+  return memalign(64, bytes); /* its aligned_alloc needs what boards lack */
 #else
   return aligned_alloc(64, bytes);
 #endif
