@@ -7,39 +7,30 @@ markers would compute never matters.
 
 A converter that sees constants multiplies them out: a scaling before or after a layer would go
 into its kernel, a padding into its geometry. So a nonlinear operation that the model does not
-have, a barrier, stands before each marked layer, and behind it unless what follows is harmless.
-The writer removes the barriers.
+have, a barrier, stands before and behind each marked layer. They are taken out afterwards, and
+what may become part of an operator is put there then (see `fusing`).
+
+What matters of a marked layer is that it becomes one operator with an output of the right shape.
+So groups are left out, and dilated kernels are dense ones of the same reach, because the converter
+takes such layers apart.
 """
 
 from __future__ import annotations
 
-import collections
 import keyword
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
 
 from tflite_export.collect import PackedModel
-from tflite_export.graph import Call, Ref
-
-KEEPS_APART = (
-    keras.layers.Activation,
-    keras.layers.AveragePooling2D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.ReLU,
-    keras.layers.Softmax,
-)
-"""What may follow a marked layer without a barrier: nothing here is merged into a kernel, and
-activations are to be fused into the operator."""
+from tflite_export.graph import Call
 
 
 def bake(
     model: keras.Model,
     packed: PackedModel,
-    barrier: Callable[[Any], Any],
+    barrier: Callable,
     batch: int | None = None,
 ) -> tuple[keras.Model, dict[str, np.ndarray], int]:
     """The plain model, the marker of each quantized layer by path, and the number of barriers.
@@ -49,36 +40,31 @@ def bake(
     """
     plain: dict[str, keras.layers.Layer] = {}
     markers: dict[str, np.ndarray] = {}
-    fenced: dict[int, tuple[Any, Any]] = {}  # barriers by what they stand behind
-    open_ended = _open_ended(packed)
+    fences = _Fences(barrier)
 
     def make(call):
         if call.path not in plain:
             plain[call.path] = _plain(call, f"layer{len(plain)}")
         return plain[call.path]
 
-    def fence(tensor):
-        if id(tensor) not in fenced:
-            fenced[id(tensor)] = (tensor, barrier(tensor))
-        return fenced[id(tensor)][1]
-
     def run(call: Call, args, kwargs):
         if call.path in packed.folded:
             outputs = args[0]
         elif call.path in packed.layers:
             layer = make(call)
-            outputs = layer(fence(args[0]), *args[1:], **kwargs)
+            lookup = packed.layers[call.path].packed.op == "embedding"  # ids are whole numbers
+            inputs = args[0] if lookup else fences.behind(args[0])
+            outputs = fences.behind(layer(inputs, *args[1:], **kwargs))
             if call.path not in markers:
                 markers[call.path] = _mark(layer, len(markers))
-            if not _fusible(call.layer):
-                outputs = call.layer.activation(fence(outputs))
+            outputs = fences.activated(outputs, call.layer.activation)
         elif isinstance(call.layer, keras.layers.Layer):
             layer = make(call)
             outputs = call.run(layer, args, kwargs)
             layer.set_weights(call.layer.get_weights())
         else:
-            return call.layer(*args, **kwargs)
-        return fence(outputs) if call.outputs in open_ended else outputs
+            outputs = call.layer(*args, **kwargs)
+        return outputs
 
     given = keras.tree.flatten(model.inputs)
     batch = next((t.shape[0] for t in given if t.shape[0] is not None), batch)
@@ -87,59 +73,103 @@ def bake(
         for i, t in enumerate(given)
     ]
     outputs = packed.graph.replay(inputs, run)
-    return keras.Model(inputs, outputs, name="kerasbits"), markers, len(fenced)
+    return keras.Model(inputs, outputs, name="kerasbits"), markers, len(fences.by_tensor)
 
 
-def _open_ended(packed: PackedModel) -> set[Ref]:
-    """Outputs of marked layers that something else reads than what keeps apart.
+class _Fences:
+    """Barriers, at most one behind each tensor. Layers, unlike operations, pass masks on."""
 
-    And of layers with several uses, so that the same is fused into each of them: nothing.
-    """
-    uses = collections.Counter(call.path for call in packed.graph.calls)
-    ends = {}  # the last output of each layer, behind a folded batch norm
-    for call in packed.graph.calls:
-        if call.path in packed.layers or call.path in packed.folded:
-            ends[call.outputs] = call
-            if call.path in packed.folded:
-                ends.pop(call.args[0])
-    found = {ref for ref, call in ends.items() if uses[call.path] > 1}
-    for call in packed.graph.calls:
-        harmless = call.path in packed.layers or isinstance(call.layer, KEEPS_APART)
-        if not harmless and call.path not in packed.folded:
-            leaves = keras.tree.flatten((call.args, call.kwargs))
-            found |= {leaf for leaf in leaves if isinstance(leaf, Ref) and leaf in ends}
-    return found
+    def __init__(self, operation: Callable):
+        self.operation = operation
+        self.by_tensor: dict[int, tuple] = {}  # with the tensor, so that its id stays its own
+        self.activations = 0
 
+    def behind(self, tensor):
+        """The tensor behind a barrier."""
+        if any(tensor is fenced for _, fenced in self.by_tensor.values()):
+            return tensor
+        if id(tensor) not in self.by_tensor:
+            name = f"barrier{len(self.by_tensor)}"
+            fence = keras.layers.Activation(self.operation, name=name, dtype="float32")
+            self.by_tensor[id(tensor)] = (tensor, fence(tensor))
+        return self.by_tensor[id(tensor)][1]
 
-def _fusible(layer) -> bool:
-    """Whether an operator can hold the whole activation of a layer."""
-    activations = keras.activations
-    return layer.activation in (activations.linear, activations.relu, activations.relu6)
+    def activated(self, tensor, activation: Callable | None):
+        """The tensor behind the activation of a layer."""
+        if activation in (None, keras.activations.linear):
+            return tensor
+        self.activations += 1
+        name = f"activation{self.activations}"
+        return keras.layers.Activation(activation, name=name, dtype="float32")(tensor)
 
 
 def _plain(call: Call, name: str) -> keras.layers.Layer:
     """A new layer. Its name is ours, because a leading underscore breaks the converter."""
-    quantized = getattr(call.layer, "hosts", None)
-    source = call.layer.plain_layer() if quantized else call.layer
+    if not getattr(call.layer, "hosts", None):
+        return call.layer.__class__.from_config({**call.layer.get_config(), "name": name})
+    source = call.layer.plain_layer()
     config = {**source.get_config(), "name": name}
-    if quantized:
-        config["use_bias"] = False  # ours is in the blob; random ones might be moved elsewhere
-        config["activation"] = config["activation"] if _fusible(call.layer) else "linear"
-    if quantized and "dilation_rate" in config:
-        # The converter takes dilated convolutions apart. A dense kernel of the same reach gives
-        # the same shapes, and its numbers are markers anyway.
+    # The activation comes behind the barrier. The bias is ours; others might be moved elsewhere.
+    changes = {"use_bias": False, "activation": "linear", "groups": 1}
+    if "dilation_rate" in config:
         sizes = zip(config["kernel_size"], config["dilation_rate"], strict=True)
-        config["kernel_size"] = tuple((size - 1) * rate + 1 for size, rate in sizes)
-        config["dilation_rate"] = (1, 1)
-    return source.__class__.from_config(config)
+        changes["kernel_size"] = tuple((size - 1) * rate + 1 for size, rate in sizes)
+        changes["dilation_rate"] = tuple(1 for _ in config["kernel_size"])
+    if config.get("padding") == "causal":
+        changes["padding"] = "same"  # as many outputs
+    config.update({key: value for key, value in changes.items() if key in config})
+    return _AS_ONE_OPERATOR.get(type(source), type(source)).from_config(config)
+
+
+class _Product(keras.layers.Dense):
+    """A dense layer whose products of any rank become one operator."""
+
+    def call(self, inputs, training=None):
+        """The product with the kernel over the last axis; there is neither bias nor activation."""
+        import tensorflow as tf
+
+        if len(inputs.shape) == 2:
+            return super().call(inputs)
+        inputs = keras.ops.cast(inputs, self.kernel.dtype)
+        return tf.raw_ops.BatchMatMulV2(x=inputs, y=keras.ops.convert_to_tensor(self.kernel))
+
+
+class _Lookup(keras.layers.Embedding):
+    """An embedding without the operators that let negative ids count from the end."""
+
+    def call(self, inputs):
+        """The rows of the table whose numbers are the inputs."""
+        import tensorflow as tf
+
+        return tf.gather(keras.ops.convert_to_tensor(self.embeddings), tf.cast(inputs, tf.int32))
+
+
+_AS_ONE_OPERATOR = {keras.layers.Dense: _Product, keras.layers.Embedding: _Lookup}
+"""Layers that the converter makes several operators of, and what it makes one of."""
 
 
 def _mark(layer: keras.layers.Layer, index: int) -> np.ndarray:
-    """Fill the kernel with random numbers; the same index gives the same numbers."""
+    """Fill the kernel with random numbers, and return them in the order that files have.
+
+    The same index gives the same numbers.
+    """
     random = np.random.default_rng([0x6B62, index])
-    marker = random.standard_normal(layer.kernel.shape).astype(np.float32)
-    layer.kernel.assign(marker)
-    return marker
+    kernel = layer.embeddings if isinstance(layer, keras.layers.Embedding) else layer.kernel
+    marker = random.standard_normal(kernel.shape).astype(np.float32)
+    kernel.assign(marker)
+    if isinstance(layer, _UNMOVED):
+        return marker
+    transposed = isinstance(layer, keras.layers.Conv1DTranspose | keras.layers.Conv2DTranspose)
+    return np.ascontiguousarray(np.moveaxis(marker, -2 if transposed else -1, 0))
+
+
+_UNMOVED = (
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.Embedding,
+)
+"""Layers whose kernels have the same order in Keras and in files. Others have their output
+channels first in files: `[out, kh, kw, in]`, `[out, in]`."""
 
 
 def _safe_name(name: str, index: int) -> str:

@@ -11,7 +11,7 @@ from keras import ops
 
 from kerasbits import sites
 from kerasbits.packed import FloatGrid
-from tflite_export.graph import Call, Graph, trace
+from tflite_export.graph import Call, Graph, Ref, trace
 from tflite_export.layer import PackedLayer
 
 
@@ -22,7 +22,8 @@ class Collected:
     Args:
         path: of the layer.
         layer: the Keras layer.
-        packed: the same as numbers, without the activation that the converter fuses.
+        packed: the same as numbers, without what the file's form of it takes over from its
+            neighbours: a clamp behind it, zero padding in front of it.
         batch_norm: the batch norm folded into it, or None.
     """
 
@@ -76,27 +77,35 @@ def collect(model: keras.Model) -> PackedModel:
 
 
 def _foldable(graph: Graph) -> dict[str, Call]:
-    """Batch norms that follow a quantized layer and nothing else, by the path of that layer."""
+    """Batch norms that follow a quantized layer and nothing else, by the path of that layer.
+
+    A layer that is used several times must be followed by the same batch norm every time.
+    """
     uses = graph.uses()
-    calls_of: dict[str, int] = {}
+    calls: dict[str, list[Call]] = {}
+    readers: dict[Any, Call] = {}
     for call in graph.calls:
-        calls_of[call.path] = calls_of.get(call.path, 0) + 1
-    producer = {
-        call.outputs: call
-        for call in graph.calls
-        if getattr(call.layer, "hosts", None) and calls_of[call.path] == 1
-    }
+        calls.setdefault(call.path, []).append(call)
+        if len(call.args) == 1 and isinstance(call.args[0], Ref):
+            readers[call.args[0]] = call
     folds = {}
-    for call in graph.calls:
-        if not isinstance(call.layer, keras.layers.BatchNormalization) or len(call.args) != 1:
+    for path, own in calls.items():
+        if not getattr(own[0].layer, "hosts", None):
             continue
-        source = producer.get(call.args[0])
-        if source is None or calls_of[call.path] > 1 or uses[source.outputs] > 1:
+        behind = [readers.get(c.outputs) if uses[c.outputs] == 1 else None for c in own]
+        norm = behind[0]
+        if norm is None or any(c is None or c.path != norm.path for c in behind):
             continue
-        last = call.layer.axis in (-1, call.layer.input_spec.ndim - 1)
-        if last and source.layer.activation is keras.activations.linear:
-            folds[source.path] = call
+        if len(calls[norm.path]) == len(own) and _can_fold(own[0].layer, norm.layer):
+            folds[path] = norm
     return folds
+
+
+def _can_fold(layer, norm) -> bool:
+    if type(norm) is not keras.layers.BatchNormalization:
+        return False
+    last = norm.axis in (-1, norm.input_spec.ndim - 1)
+    return last and layer.activation is keras.activations.linear
 
 
 def pack_layer(path: str, layer, batch_norm=None) -> PackedLayer:
@@ -112,8 +121,6 @@ def pack_layer(path: str, layer, batch_norm=None) -> PackedLayer:
         geometry = dataclasses.asdict(layer.geometry())
     except ValueError as error:
         raise ValueError(f"layer '{path}' cannot be exported: {error}") from None
-    if geometry.pop("input_dilations") != (1, 1):
-        raise ValueError(f"layer '{path}': expected no input dilations, got some")
     return PackedLayer(
         weight=weight, grid=_grid(path, layer), bias=bias, multiplier=multiplier, **geometry
     )

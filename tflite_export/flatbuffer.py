@@ -157,28 +157,17 @@ def custom_opcode(model: schema.ModelT, name: str) -> int:
     return len(model.operatorCodes) - 1
 
 
-def remove_unary(model: schema.ModelT, code: int) -> None:
-    """Take out all operators of one builtin code; who reads their output then reads their input."""
-    for index, graph in enumerate(model.subgraphs):
-        source = {
-            int(op.outputs[0]): int(op.inputs[0])
-            for op in graph.operators
-            if builtin_code(model, op) == code
-        }
-
-        def resolve(tensor: int, source=source) -> int:
-            while tensor in source:
-                tensor = source[tensor]
-            return tensor
-
-        graph.operators = [op for op in graph.operators if builtin_code(model, op) != code]
-        for op in graph.operators:
-            op.inputs = np.array([resolve(int(i)) for i in op.inputs], np.int32)
-        graph.outputs = np.array([resolve(int(i)) for i in graph.outputs], np.int32)
-        for signature in model.signatureDefs or []:
-            if signature.subgraphIndex == index:
-                for entry in signature.outputs:
-                    entry.tensorIndex = resolve(entry.tensorIndex)
+def opcode(model: schema.ModelT, builtin: int) -> int:
+    """Index of the operator code of a builtin operator, version 1, added if it is not there."""
+    for index, code in enumerate(model.operatorCodes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin and code.version == 1:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = builtin
+    code.deprecatedBuiltinCode = min(builtin, 127)  # an 8-bit field, 127 for larger codes
+    code.version = 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
 def remove_unused(model: schema.ModelT) -> None:

@@ -1,7 +1,8 @@
 """The calls of a Keras model in order, nested models inlined, so that they can be replayed.
 
 One trace serves every stage of the export: collecting looks at who uses what, baking replays
-the calls with plain layers on symbolic inputs, verification replays them on real arrays.
+the calls with plain layers on symbolic inputs, verification replays them on real arrays. Layers
+that only do something in training are left out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,19 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+
+_IDENTITIES = (
+    keras.layers.ActivityRegularization,
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.Identity,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+"""Layers that return their input in inference."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +41,8 @@ class Call:
     """One use of a layer or operation.
 
     Args:
-        path: of the layer, `block/conv` inside nested models.
+        path: of the layer, `block/conv` inside nested models; a layer that is reached by several
+            paths has the first.
         layer: of the traced model.
         args, kwargs: what it is called with; `Ref`s stand for tensors.
         outputs: structure of `Ref`s.
@@ -54,9 +69,9 @@ class Graph:
     """A model as a list of calls.
 
     Args:
-        inputs: structure of `Ref`s, as the model takes it.
+        inputs: the inputs of the model, in the order of `model.inputs`.
         calls: in the order of execution.
-        outputs: structure of `Ref`s, as the model returns it.
+        outputs: those of the model, in the order of `model.outputs`; one alone without a list.
     """
 
     inputs: Any
@@ -97,11 +112,20 @@ def is_traceable(layer: Any) -> bool:
     )
 
 
+def _is_identity(layer: Any) -> bool:
+    """Whether a layer returns its one input in inference. Subclasses may do more."""
+    linear = keras.activations.linear
+    activation = type(layer) is keras.layers.Activation and layer.activation is linear
+    return activation or type(layer) in _IDENTITIES
+
+
 class _Tracer:
     """Numbers the values of a model while walking through it."""
 
     def __init__(self):
         self.count = 0
+        self.paths: dict[int, str] = {}  # of the layers met so far
+        self.composites: dict[int, keras.Model] = {}  # the graphs of layers of several steps
 
     def new(self, _=None) -> Ref:
         self.count += 1
@@ -119,18 +143,32 @@ class _Tracer:
         calls: list[Call] = []
         for layer, args, kwargs, result in recorded:
             here = f"{path}/{layer.name}" if path else layer.name
-            args, kwargs = _to_refs((args, kwargs), refs)
-            if is_traceable(layer):
-                inner, outputs = self.nested(layer, here, args)
+            args, kwargs = _positional(layer, *_to_refs((args, kwargs), refs))
+            inner_model = self.inside(layer)
+            if inner_model is not None:
+                inner, outputs = self.nested(inner_model, here, args)
                 calls.extend(inner)
+            elif _is_identity(layer):
+                outputs = args[0]
             else:
                 outputs = keras.tree.map_structure(self.new, result)
+                here = self.paths.setdefault(id(layer), here)
                 calls.append(Call(here, layer, args, kwargs, outputs))
             flat = zip(keras.tree.flatten(result), _refs(outputs), strict=True)
             refs.update({id(tensor): ref for tensor, ref in flat})
         outputs = _to_refs(symbolic.outputs, refs)
         single = len(model.outputs) == 1
         return Graph(inputs, tuple(calls), outputs[0] if single else outputs)
+
+    def inside(self, layer) -> keras.Model | None:
+        """The model whose calls stand for a call of `layer`; None if it is a single step."""
+        if is_traceable(layer):
+            return layer
+        if not hasattr(layer, "as_functional"):
+            return None
+        if id(layer) not in self.composites:
+            self.composites[id(layer)] = layer.as_functional()
+        return self.composites[id(layer)]
 
     def nested(self, model, path, args):
         """Calls of a nested model with its inputs replaced by what it is called with."""
@@ -166,6 +204,14 @@ def _record(model: keras.Model):
 
     symbolic = keras.models.clone_model(model, clone_function=clone, call_function=call)
     return symbolic, recorded
+
+
+def _positional(layer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """The same arguments, the first one by position: `conv(inputs=x)` becomes `conv(x)`."""
+    name = next(iter(inspect.signature(layer.call).parameters), None)
+    if args or name not in kwargs:
+        return args, kwargs
+    return (kwargs[name],), {key: value for key, value in kwargs.items() if key != name}
 
 
 def _refs(structure) -> list[Ref]:

@@ -16,9 +16,10 @@ import keras
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export import flatbuffer
+from tflite_export import flatbuffer, rewriting
 from tflite_export.bake import bake
 from tflite_export.collect import PackedModel
+from tflite_export.fusing import fuse_activations
 from tflite_export.layer import PackedLayer
 
 ACTIVATION_RANGES = {
@@ -27,17 +28,33 @@ ACTIVATION_RANGES = {
     schema.ActivationFunctionType.RELU_N1_TO_1: (-1.0, 1.0),
     schema.ActivationFunctionType.RELU6: (0.0, 6.0),
 }
-"""What the activations that the converter fuses do to an output."""
+"""What the activations that builtin operators hold do to an output."""
 
-_REPLACEABLE = {
-    schema.BuiltinOperator.CONV_2D: "conv2d",
-    schema.BuiltinOperator.FULLY_CONNECTED: "dense",
+_NO_ACTIVATION = schema.ActivationFunctionType.NONE
+
+_Op = schema.BuiltinOperator
+
+_OPERATORS = {
+    "dense": (_Op.FULLY_CONNECTED,),
+    "conv2d": (_Op.CONV_2D, _Op.TRANSPOSE_CONV),
+    "depthwise_conv2d": (_Op.DEPTHWISE_CONV_2D,),
+    "embedding": (_Op.GATHER,),
 }
+"""What the converter makes of each kind of packed layer."""
+
+_DATA_KERNEL_BIAS = {
+    _Op.FULLY_CONNECTED: (0, 1, 2),
+    _Op.CONV_2D: (0, 1, 2),
+    _Op.DEPTHWISE_CONV_2D: (0, 1, 2),
+    _Op.TRANSPOSE_CONV: (2, 1, 3),
+    _Op.GATHER: (1, 0, None),
+}
+"""Positions among the inputs of an operator."""
 
 _BARRIERS = (
-    (keras.ops.cos, schema.BuiltinOperator.COS),
-    (keras.ops.sin, schema.BuiltinOperator.SIN),
-    (keras.ops.exp, schema.BuiltinOperator.EXP),
+    (keras.ops.cos, _Op.COS),
+    (keras.ops.sin, _Op.SIN),
+    (keras.ops.exp, _Op.EXP),
 )
 """Operations that keep the converter from merging across them (see `bake`), and that models
 rarely have themselves."""
@@ -70,9 +87,27 @@ def convert_marked(model: keras.Model, packed: PackedModel, batch: int | None = 
         ValueError: if the converter changed, dropped or duplicated a kernel, naming the layer.
     """
     plain, tree, markers = _converted(model, packed, batch)
-    operators, layers = _find_markers(tree, packed, markers)
+    operators = _find_markers(tree, packed, markers)
+    fuse_activations(tree, operators)
+    rewriting.fix_reshapes(tree)
+    rewriting.remove_dead(tree)
     _order_ends(tree, [tensor.name for tensor in plain.inputs])
+    layers = {}
+    for path, uses in operators.items():
+        found = [_with_fused(tree, op, packed.layers[path].packed) for op in uses]
+        if not all(_alike(found[0], other) for other in found):
+            raise found[0].error(
+                "the same activation and constants behind every use of a shared layer",
+                "different ones",
+            )
+        layers[path] = found[0]
     return Marked(tree, operators, layers)
+
+
+def data_input(tree: schema.ModelT, operator: schema.OperatorT) -> int:
+    """The tensor that a marked operator reads beside its kernel."""
+    position = _DATA_KERNEL_BIAS[flatbuffer.builtin_code(tree, operator)][0]
+    return int(operator.inputs[position])
 
 
 def convert(plain: keras.Model) -> bytes:
@@ -99,7 +134,7 @@ def _converted(model: keras.Model, packed: PackedModel, batch: int | None):
         tree = flatbuffer.read(convert(plain))
         codes = [flatbuffer.builtin_code(tree, op) for op in tree.subgraphs[0].operators]
         if codes.count(code) <= count:  # more: the model has this operation itself
-            flatbuffer.remove_unary(tree, code)
+            rewriting.remove_unary(tree, code)
             return plain, tree, markers
     names = [barrier.__name__ for barrier, _ in _BARRIERS]
     raise ValueError(f"model '{model.name}': expected one of {names} unused, got uses of all")
@@ -117,40 +152,26 @@ def _order_ends(tree, names: list[str]) -> None:
     graph.outputs = np.array([outputs[name] for name in order], np.int32)
 
 
-def _find_markers(tree, packed: PackedModel, markers):
-    """The operators that read a marker, and the layers with what is fused into them, by path."""
-    by_content = {_in_file_order(marker).tobytes(): path for path, marker in markers.items()}
+def _find_markers(tree, packed: PackedModel, markers) -> dict[str, list[schema.OperatorT]]:
+    """The operators that read a marker, by path."""
+    by_content = {marker.tobytes(): path for path, marker in markers.items()}
+    graph = tree.subgraphs[0]
     operators: dict[str, list[schema.OperatorT]] = {}
-    layers: dict[str, PackedLayer] = {}
-    for graph in tree.subgraphs:
-        for op in graph.operators:
-            path = _marked_path(tree, graph, op, by_content)
-            if path is None:
-                continue
-            layer = _with_fused(tree, graph, op, packed.layers[path].packed)
-            if path in layers and not _alike(layer, layers[path]):
-                raise layer.error(
-                    "the same activation and constants behind every use of a shared layer",
-                    "different ones",
-                )
-            layers[path] = layer
+    for op in graph.operators:
+        path = _marked_path(tree, graph, op, by_content, packed)
+        if path is not None:
             operators.setdefault(path, []).append(op)
-    missing = [path for path in packed.layers if path not in layers]
+    missing = [path for path in packed.layers if path not in operators]
     if missing:
         raise ValueError(
             f"layer '{missing[0]}': expected its kernel among the constants of the converted "
-            f"file, got no match ({len(layers)} of {len(packed.layers)} layers matched); the "
+            f"file, got no match ({len(operators)} of {len(packed.layers)} layers matched); the "
             "converter merged a neighbouring operation into it"
         )
-    return operators, layers
+    return operators
 
 
-def _in_file_order(kernel: np.ndarray) -> np.ndarray:
-    """Keras [..., in, out] as the file has it, [out, ..., in]."""
-    return np.ascontiguousarray(np.moveaxis(kernel, -1, 0))
-
-
-def _marked_path(tree, graph, op, by_content) -> str | None:
+def _marked_path(tree, graph, op, by_content, packed: PackedModel) -> str | None:
     """Path of the layer whose marker an operator reads as its kernel."""
     for position, index in enumerate(op.inputs if op.inputs is not None else []):
         if index < 0:
@@ -159,25 +180,26 @@ def _marked_path(tree, graph, op, by_content) -> str | None:
         path = None if data is None else by_content.get(data)
         if path is None:
             continue
-        kind = _REPLACEABLE.get(flatbuffer.builtin_code(tree, op))
-        if kind is None or position != 1:
+        code = flatbuffer.builtin_code(tree, op)
+        expected = _OPERATORS[packed.layers[path].packed.op]
+        if code not in expected or position != _DATA_KERNEL_BIAS[code][1]:
             raise ValueError(
-                f"layer '{path}': expected its kernel in CONV_2D or FULLY_CONNECTED, got it as "
-                f"input {position} of builtin operator {flatbuffer.builtin_code(tree, op)}"
+                f"layer '{path}': expected its kernel in builtin operator "
+                f"{' or '.join(map(str, expected))}, got it as input {position} of {code}"
             )
         return path
     return None
 
 
-def _with_fused(tree, graph, op, layer: PackedLayer) -> PackedLayer:
-    """The layer with what the converter fused into its operator: activation, constant sum."""
-    fused = op.builtinOptions.fusedActivationFunction
+def _with_fused(tree, op, layer: PackedLayer) -> PackedLayer:
+    """The layer with what is fused into its operator: activation, constant sum."""
+    fused = getattr(op.builtinOptions, "fusedActivationFunction", _NO_ACTIVATION)
     if fused not in ACTIVATION_RANGES:
         raise layer.error(f"a fused activation among {list(ACTIVATION_RANGES)}", fused)
     low, high = ACTIVATION_RANGES[fused]
-    bias = layer.bias
-    if len(op.inputs) > 2 and op.inputs[2] >= 0:
-        data = flatbuffer.constant(tree, graph.tensors[op.inputs[2]])
+    bias, position = layer.bias, _DATA_KERNEL_BIAS[flatbuffer.builtin_code(tree, op)][2]
+    if position is not None and len(op.inputs) > position and op.inputs[position] >= 0:
+        data = flatbuffer.constant(tree, tree.subgraphs[0].tensors[op.inputs[position]])
         if data is None or len(data) != 4 * layer.out_channels:
             raise layer.error("a constant bias in the converted file", "another")
         added = np.frombuffer(data, "<f4")

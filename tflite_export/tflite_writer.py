@@ -6,13 +6,19 @@ import keras
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export import flatbuffer
+from tflite_export import flatbuffer, rewriting
 from tflite_export.blob import section_sizes, write_blob
 from tflite_export.collect import PackedModel
-from tflite_export.marked import Marked, convert_marked
+from tflite_export.fusing import fold_neighbours
+from tflite_export.marked import Marked, convert_marked, data_input
 from tflite_export.written import Stored, WrittenFile
 
-OPERATORS = {"dense": "KerasbitsDense", "conv2d": "KerasbitsConv2D"}
+OPERATORS = {
+    "dense": "KerasbitsDense",
+    "conv2d": "KerasbitsConv2D",
+    "depthwise_conv2d": "KerasbitsDepthwiseConv2D",
+    "embedding": "KerasbitsEmbedding",
+}
 """Name of the custom operator that runs each kind of packed layer."""
 
 _ELEMENTWISE = {
@@ -33,9 +39,11 @@ def write_packed(model: keras.Model, packed: PackedModel) -> WrittenFile:
     Raises:
         ValueError: if the converter changed, dropped or duplicated a kernel, naming the layer.
     """
-    marked = convert_marked(model, packed)
+    marked = fold_neighbours(convert_marked(model, packed))
     tree = marked.tree
     blobs = _replace_marked(marked)
+    rewriting.remove_dead(tree)
+    rewriting.share_constants(tree)
     flatbuffer.remove_unused(tree)
     flatbuffer.add_checksum(tree)
     inputs, outputs = _ends(tree, blobs)
@@ -57,8 +65,8 @@ def _replace_marked(marked: Marked) -> dict[str, bytes]:
         blobs[path] = write_blob(layer)
         blob = flatbuffer.add_constant(tree, graph, path, blobs[path])
         for op in operators:
+            op.inputs = np.array([data_input(tree, op), blob], np.int32)
             op.opcodeIndex = flatbuffer.custom_opcode(tree, OPERATORS[layer.op])
-            op.inputs = np.array([op.inputs[0], blob], np.int32)
             op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.NONE, None
     return blobs
 

@@ -5,7 +5,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from exportable import network
 
-from tflite_export import convert, flatbuffer
+from tflite_export import flatbuffer
+from tflite_export.marked import convert
 
 
 @pytest.fixture(scope="module")
