@@ -50,6 +50,11 @@ class NumpyOp:
             terms = [(np.ones((1, 1)), total(terms))]
         self._terms = [(scale[:, 0], _taps(layer, whole)) for scale, whole in terms]
 
+    @property
+    def takes_ids(self) -> bool:
+        """Whether the layer is an embedding, whose input is whole numbers."""
+        return self._open().op == "embedding"
+
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the output for an input of `shape`."""
         layer = self._open()
