@@ -29,6 +29,9 @@ FLAGS_OF_FILE = {
 }
 NO_UNDEFINED = [] if APPLE else ["-Wl,--no-undefined"]
 
+# The sources go with the package: apps link them.
+SHIPPED = ["*.c", "*.h", "*.inc", "*.modulemap", "Makefile", "CMakeLists.txt"]
+
 EXTRAS = {
     # The CPU-only build exists for x86-64 Linux and Windows; elsewhere the plain one is alike.
     "export": [
@@ -99,9 +102,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["kerasbits*", "tflite_export*"]),
-    package_data={
-        "tflite_export": ["kernels/*.c", "kernels/*.h", "kernels/*.inc", "kernels/Makefile"]
-    },
+    package_data={"tflite_export": [f"kernels/{files}" for files in SHIPPED]},
     install_requires=["keras>=3.15", "numpy", "rich"],
     extras_require=EXTRAS,
     ext_modules=[library()],
