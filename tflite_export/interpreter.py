@@ -1,16 +1,14 @@
-"""Run an exported file."""
+"""Run an exported file, of whatever kind it is."""
 
 from __future__ import annotations
 
 import os
 import pathlib
-import warnings
 
 import numpy as np
 
-from tflite_export import flatbuffer, native
-from tflite_export.blob import read_blob
-from tflite_export.tflite_writer import packed_blobs
+from tflite_export import kbits_file, native
+from tflite_export.kbits_runner import KbitsRunner
 
 
 def delegate_path() -> pathlib.Path:
@@ -27,61 +25,42 @@ def delegate_path() -> pathlib.Path:
 
 
 class Interpreter:
-    """A .tflite file in the stock LiteRT interpreter, with our delegate where it is needed.
+    """A file, ready to run: a .kbits file in our C runtime (in NumPy where it was not built), any
+    .tflite file in the stock LiteRT interpreter, with our delegate where it is needed.
 
     Args:
-        path: of the file.
-        threads: for the interpreter.
+        path: of the file. What it is, is told by its identifier, not by its name.
+        threads: for .tflite files.
         keep_tensors: keep intermediate tensors, so that `tensor` can read them.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is corrupt, or no TFLite file.
+        ValueError: the file is corrupt, or neither kind of file.
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1, keep_tensors: bool = False):
-        from ai_edge_litert import interpreter as litert
-
         self.path = pathlib.Path(path)
         data = self.path.read_bytes()
         try:
-            tree = flatbuffer.read(data)
-            blobs = packed_blobs(tree)
-            if blobs and not flatbuffer.has_checksum(tree):
-                raise ValueError("expected a checksum in a packed file, got none")
-            for blob in blobs.values():
-                read_blob(blob)
+            self._runner = _runner(data, threads, keep_tensors)
         except ValueError as error:
             raise ValueError(f"file '{self.path}': {error}") from None
-        self.packed_layers = tuple(blobs)
-        delegates = [litert.load_delegate(str(delegate_path()))] if blobs else []
-        try:
-            with warnings.catch_warnings():  # it warns of the memory that kept tensors take
-                warnings.simplefilter("ignore")
-                self._interpreter = litert.Interpreter(
-                    model_content=data,
-                    experimental_delegates=delegates,
-                    num_threads=threads,
-                    experimental_preserve_all_tensors=keep_tensors,
-                )
-            self._interpreter.allocate_tensors()
-        except RuntimeError as error:
-            raise ValueError(f"file '{self.path}': the interpreter refused it: {error}") from None
-        self._shapes = [tuple(d["shape"]) for d in self._interpreter.get_input_details()]
+        self.packed_layers = self._runner.packed_layers
 
     def predict(self, x, batch_size: int = 32):
         """Outputs for `x`, as `model.predict` gives them.
 
         Args:
             x: an array with a batch axis, or a list of them, one for each input.
-            batch_size: samples run at once, where the file allows it.
+            batch_size: samples run at once, where the file allows it. A file made for a batch of
+                1 takes them one by one.
 
         Raises:
             ValueError: inputs that do not fit the file.
         """
         several = isinstance(x, list | tuple) and all(hasattr(a, "shape") for a in x)
         try:
-            inputs = [np.asarray(a, np.float32) for a in (x if several else [x])]
+            inputs = [np.asarray(a) for a in (x if several else [x])]
         except (TypeError, ValueError):
             raise ValueError(f"expected an array or a list of arrays, got {type(x)}") from None
         if not isinstance(batch_size, int) or batch_size < 1:
@@ -97,42 +76,75 @@ class Interpreter:
         return outputs[0] if len(outputs) == 1 else outputs
 
     @property
+    def inputs(self) -> list[tuple[str, tuple[int, ...], np.dtype]]:
+        """Name, shape and type of each input; -1 is an axis of any length."""
+        return self._runner.inputs
+
+    @property
     def batch(self) -> int | None:
         """The batch size that the file was made for; None if any will do."""
-        fixed = [d["shape_signature"][0] for d in self._interpreter.get_input_details()]
-        return next((int(n) for n in fixed if n != -1), None)
+        return self._runner.batch
 
     def run(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
-        """Outputs for one batch."""
-        details = self._interpreter.get_input_details()
-        shapes = [a.shape for a in inputs]
-        if shapes != self._shapes:
-            for detail, shape in zip(details, shapes, strict=True):
-                self._interpreter.resize_tensor_input(detail["index"], shape)
-            self._interpreter.allocate_tensors()
-            self._shapes = shapes
-        for detail, a in zip(details, inputs, strict=True):
-            self._interpreter.set_tensor(detail["index"], a.astype(detail["dtype"]))
-        self._interpreter.invoke()
-        outputs = self._interpreter.get_output_details()
-        return [self._interpreter.get_tensor(detail["index"]) for detail in outputs]
+        """Outputs for one batch.
+
+        Raises:
+            ValueError: inputs that do not fit the file.
+        """
+        types = [dtype for _, _, dtype in self.inputs]
+        if len(inputs) != len(types):
+            raise ValueError(f"expected {len(types)} inputs, got {len(inputs)}")
+        return self._runner.run([_as_type(a, t) for a, t in zip(inputs, types, strict=True)])
 
     def tensor(self, index: int) -> np.ndarray:
         """An intermediate tensor of the last run (needs `keep_tensors`)."""
-        return self._interpreter.get_tensor(index)
+        return self._runner.tensor(index)
 
     def check(self, inputs: list[np.ndarray]) -> None:
         """Raise ValueError unless the inputs fit the file."""
-        details = self._interpreter.get_input_details()
-        if len(inputs) != len(details):
-            raise ValueError(f"expected {len(details)} inputs, got {len(inputs)}")
-        for a, detail in zip(inputs, details, strict=True):
-            wanted = tuple(int(n) for n in detail["shape_signature"])
+        if len(inputs) != len(self.inputs):
+            raise ValueError(f"expected {len(self.inputs)} inputs, got {len(inputs)}")
+        for a, (name, wanted, dtype) in zip(inputs, self.inputs, strict=True):
             fits = len(wanted) == a.ndim and all(
                 n in (-1, m) for n, m in zip(wanted[1:], a.shape[1:], strict=True)
             )
             if not fits or not len(a):
                 raise ValueError(
-                    f"input '{detail['name']}': expected shape (batch, "
-                    f"{', '.join(map(str, wanted[1:]))}), got {a.shape}"
+                    f"input '{name}': expected shape (batch, {', '.join(map(str, wanted[1:]))}), "
+                    f"got {a.shape}"
                 )
+            try:
+                _as_type(a, dtype)
+            except ValueError as error:
+                raise ValueError(f"input '{name}': {error}") from None
+        if len({len(a) for a in inputs}) > 1:
+            raise ValueError(f"expected as many samples of each input, got {_lengths(inputs)}")
+
+
+def _runner(data: bytes, threads: int, keep_tensors: bool):
+    if data[4:8] != kbits_file.IDENTIFIER:
+        # Here, so that .kbits files run without LiteRT.
+        from tflite_export.tflite_runner import TfliteRunner
+
+        return TfliteRunner(data, threads, keep_tensors)
+    if native.has_library():
+        return KbitsRunner(data, keep_tensors)
+    from tflite_export.numpy_runtime import NumpyRunner
+
+    return NumpyRunner(data, keep_tensors)
+
+
+def _as_type(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Numbers as the type of an input. Ids may come as whole floats, as Keras allows."""
+    a = np.asarray(a)
+    if a.dtype.kind not in "biuf":
+        raise ValueError(f"expected numbers, got {a.dtype}")
+    with np.errstate(invalid="ignore"):  # what is not whole or too large is found out below
+        converted = a.astype(dtype, copy=False)
+    if dtype.kind in "iu" and not np.array_equal(converted, a):
+        raise ValueError(f"expected whole numbers that fit {dtype}, got others")
+    return converted
+
+
+def _lengths(inputs: list[np.ndarray]) -> list[int]:
+    return [len(a) for a in inputs]
