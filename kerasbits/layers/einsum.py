@@ -75,6 +75,14 @@ class QuantEinsumDense(CompositeLayer, keras.layers.EinsumDense):
         self.core.build((*terms.shape(terms.kept), terms.size(terms.contracted)))
         self.built = True
 
+    def compute_output_shape(self, input_shape):
+        """As Keras has it, with known sizes of kept axes where Keras leaves them unknown."""
+        shape = super().compute_output_shape(input_shape)
+        terms = MatrixProduct.parse(self.equation, len(input_shape))
+        kept = dict(zip(terms.inputs, input_shape, strict=True))
+        pairs = zip(terms.outputs, shape, strict=True)
+        return tuple(kept.get(c) if n is None else n for c, n in pairs)
+
     @property
     def _bias_fits(self) -> bool:
         """Whether the bias has one value for each output of the core."""
