@@ -156,9 +156,15 @@ void kb_input_codes(const kb_input* input, const float* x, size_t count, uint16_
     memset(codes, 0, count * sizeof *codes);
 }
 
+static void uniform_values(const kb_input* input, const uint16_t* codes, size_t count,
+                           float* values) {
+  const float origin = input->origin, step = input->step;
+  const int32_t zero = input->zero;
+  for (size_t i = 0; i < count; i++) values[i] = origin + step * (float)(codes[i] - zero);
+}
+
+/* Value of a code of a table or of planes. */
 static float code_value(const kb_input* input, int code) {
-  if (input->kind == KB_INPUT_UNIFORM)
-    return input->origin + input->step * (float)(code - input->zero);
   if (input->kind == KB_INPUT_TABLE) {
     int index = input->is_signed ? code - (input->length - 1) : code;
     int level = index < 0 ? -input->table_levels[-index] : input->table_levels[index];
@@ -177,6 +183,10 @@ void kb_input_values(const kb_input* input, const float* x, size_t count, float*
     return;
   }
   kb_input_codes(input, x, count, codes);
+  if (input->kind == KB_INPUT_UNIFORM) {
+    uniform_values(input, codes, count, values);
+    return;
+  }
   for (size_t i = 0; i < count; i++) values[i] = code_value(input, codes[i]);
 }
 

@@ -184,7 +184,9 @@ static void finish_pixel(const kb_op* op, const double* results, double input_su
 static void finish(const kb_block* block, float* y) {
   const kb_op* op = block->op;
   const kb_window* window = &block->plan->window;
-  const int64_t out = op->geometry.out, of_group = out / op->geometry.groups;
+  /* Input sums belong to groups; a depthwise layer has none of them. */
+  const int64_t groups = op->weights.depthwise ? 1 : op->geometry.groups;
+  const int64_t out = op->geometry.out, of_group = out / groups;
   double* borders = scratch_at(op, block->plan->borders);
   kb_taps known = {{0, 0}, {-1, -1}};
   if (!op->weights.tap_sum) memset(borders, 0, (size_t)out * sizeof *borders);
@@ -195,7 +197,7 @@ static void finish(const kb_block* block, float* y) {
       if (memcmp(&taps, &known, sizeof taps)) sum_borders(op, window, &taps, borders);
       known = taps;
     }
-    for (int64_t g = 0; g < op->geometry.groups; g++)
+    for (int64_t g = 0; g < groups; g++)
       finish_pixel(op, block->results + p * out, block->input_sums[g * block->pixels + p], borders,
                    g * of_group, (g + 1) * of_group, y + p * out);
   }
