@@ -65,3 +65,44 @@ MACHINES = {
     ),
     "armhf": Machine("arm-linux-gnueabihf", "qemu-arm", {"max": "scalar"}),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Board:
+    """A board without an operating system, emulated; programs reach files here by semihosting."""
+
+    compiler: str = "arm-none-eabi-gcc"
+    emulator: str = "qemu-system-arm"
+    cpu: str = "-mcpu=cortex-m7 -mthumb -mfloat-abi=hard -mfpu=fpv5-d16"
+
+    def need(self):
+        """Skip where the tools are missing."""
+        missing = [t for t in (self.compiler, self.emulator, "cmake") if not shutil.which(t)]
+        if missing:
+            pytest.skip(f"needs {', '.join(missing)}")
+
+    def library(self, folder):
+        """Build the library for the board with CMake."""
+        toolchain = folder / "toolchain.cmake"
+        toolchain.write_text(
+            "set(CMAKE_SYSTEM_NAME Generic)\nset(CMAKE_SYSTEM_PROCESSOR arm)\n"
+            f'set(CMAKE_C_COMPILER {self.compiler})\nset(CMAKE_C_FLAGS_INIT "{self.cpu}")\n'
+            "set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)\n"
+        )
+        options = ["-DKERASBITS_WERROR=ON", f"-DCMAKE_TOOLCHAIN_FILE={toolchain}"]
+        output_of(["cmake", "-S", KERNELS, "-B", folder / "library", *options])
+        output_of(["cmake", "--build", folder / "library", "-j2"])
+        return folder / "library" / "libkerasbits.a"
+
+    def link(self, program, source, library):
+        """Link a C source with the library to a program for the board."""
+        start = pathlib.Path(__file__).with_name("board.c")
+        flags = [*self.cpu.split(), "-std=c11", "-O2", "-Wall", "-Wextra", "-I", KERNELS]
+        place = ["--specs=nano.specs", "--specs=rdimon.specs", "-Wl,--section-start=.vectors=0"]
+        output_of([self.compiler, *flags, source, start, library, "-lm", *place, "-o", program])
+
+    def run(self, program, *arguments):
+        """What a program prints on the board."""
+        words = ",".join(f"arg={word}" for word in (program.name, *arguments))
+        command = [self.emulator, "-M", "mps2-an500", "-nographic", "-kernel", program]
+        return output_of([*command, "-semihosting-config", f"enable=on,target=native,{words}"])

@@ -1,9 +1,11 @@
 """The library on ARM under qemu: the C tests, and whole layers bit for bit as on this machine."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from kernels.layers_for_tests import ENCODINGS, GRIDS, inputs, random_layer, random_weight
-from kernels.machines_for_tests import MACHINES
+from kernels.machines_for_tests import MACHINES, Board
 from kernels.test_c_checks import kernels_of
 from kernels.test_native import CONVS
 
@@ -119,3 +121,31 @@ def test_an_instruction_set_that_is_missing_is_refused(tmp_path, built, cases):
         machine.run(
             program, cases[0], tmp_path / "out", processor="cortex-a53", KERASBITS_ISA="neondot"
         )
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    """Builds a program for a board from a source beside this one."""
+    board, folder = Board(), tmp_path_factory.mktemp("board")
+    board.need()
+    library = board.library(folder)
+
+    def build(name):
+        board.link(folder / name, pathlib.Path(__file__).with_name(f"{name}.c"), library)
+        return folder / name
+
+    return board, build
+
+
+@pytest.mark.parametrize("name", ["test_gemm", "test_blob"])
+def test_c_tests_on_a_board(board, name):
+    machine, build = board
+    printed = machine.run(build(name))
+    for test in {"test_blob": ["blobs"], "test_gemm": kernels_of("scalar")}[name]:
+        assert f"{test} ".ljust(25) + "ok\n" in printed
+
+
+def test_layers_on_a_board_are_bit_identical(tmp_path, board, cases):
+    machine, build = board
+    assert machine.run(build("run_blob"), cases[0], tmp_path / "outputs") == "scalar\n"
+    compare(tmp_path / "outputs", cases[1])
