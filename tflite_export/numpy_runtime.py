@@ -37,8 +37,12 @@ class NumpyRunner:
     @property
     def inputs(self) -> list[tuple[str, tuple[int, ...], np.dtype]]:
         """Name, shape and type of each input."""
-        tensors = [self._graph.tensors[index] for index in self._graph.inputs]
-        return [(tensor.name, tensor.shape, np.dtype(tensor.dtype)) for tensor in tensors]
+        return self._ends(self._graph.inputs)
+
+    @property
+    def outputs(self) -> list[tuple[str, tuple[int, ...], np.dtype]]:
+        """Name, shape and type of each output."""
+        return self._ends(self._graph.outputs)
 
     @property
     def batch(self) -> int | None:
@@ -83,6 +87,10 @@ class NumpyRunner:
         """Release the memory of the layers."""
         for op in self._ops:
             op.close()
+
+    def _ends(self, indices: tuple[int, ...]) -> list[tuple[str, tuple[int, ...], np.dtype]]:
+        tensors = [self._graph.tensors[index] for index in indices]
+        return [(tensor.name, tensor.shape, np.dtype(tensor.dtype)) for tensor in tensors]
 
     def _put_inputs(self, arrays: list[np.ndarray]) -> None:
         if len(arrays) != len(self.inputs):

@@ -1,16 +1,17 @@
-"""The NumPy runtime of .kbits files, operation by operation."""
+"""The runtime of .kbits files in NumPy, operation by operation, and beside the one in C."""
 
 import warnings
 
 import numpy as np
 import pytest
-from kernels.layers_for_tests import random_layer, random_weight
+from kernels.layers_for_tests import f32, random_layer, random_weight
 from kernels.operators_for_tests import CASES, file_of, given, tensor_of
 
 from kerasbits.packed import FloatGrid
 from tflite_export import kbits_file
 from tflite_export import kbits_generated as schema
 from tflite_export.blob import write_blob
+from tflite_export.kbits_runner import KbitsRunner
 from tflite_export.layer import PackedLayer
 from tflite_export.numpy_op import NumpyOp
 from tflite_export.numpy_runtime import NumpyRunner
@@ -18,12 +19,24 @@ from tflite_export.numpy_runtime import NumpyRunner
 IDS = [f"{i}-{case.op}" for i, case in enumerate(CASES)]
 
 
+@pytest.mark.parametrize("runner", [NumpyRunner, KbitsRunner])
 @pytest.mark.parametrize("case", CASES, ids=IDS)
-def test_operations_equal_their_witness(case):
-    (y,) = NumpyRunner(file_of(case)).run(given(case))
+def test_operations_equal_their_witness(case, runner):
+    (y,) = runner(file_of(case)).run(given(case))
     assert y.dtype == case.y.dtype
     assert y.shape == case.y.shape
     np.testing.assert_allclose(y, case.y, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_both_runtimes_agree(case):
+    """On the witness's values, and on what is no number or far away."""
+    far = f32([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e38, -1e38, 1e-30, 88, -104, 0.5, 1.5, -2.5])
+    data, values = file_of(case), given(case)
+    for x in (values, [np.resize(far, v.shape) if v.dtype == np.float32 else v for v in values]):
+        (y,), (z,) = KbitsRunner(data).run(x), NumpyRunner(data).run(x)
+        with np.errstate(all="ignore"):  # the comparison computes with infinities
+            np.testing.assert_allclose(z, y, rtol=1e-6, atol=1e-6)
 
 
 def test_every_operation_has_a_case():
@@ -100,8 +113,11 @@ REFUSED = [
 def test_what_does_not_fit_is_refused(op, changes, message):
     case = case_of("ADD" if op == "PACKED" else op)
     changes = {"op": schema.Op.PACKED, "inputs": [0]} if op == "PACKED" else dict(changes)
+    data = file_of(case, **changes)
     with pytest.raises(ValueError, match=message):
-        NumpyRunner(file_of(case, **changes))
+        NumpyRunner(data)
+    with pytest.raises(ValueError, match=r"expected"):
+        KbitsRunner(data)
 
 
 def edited(case, edit):
@@ -128,15 +144,19 @@ def edited(case, edit):
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(edit, message):
+    data = edited(case_of("ADD"), edit)
     with pytest.raises(ValueError, match=message):
-        NumpyRunner(edited(case_of("ADD"), edit))
+        NumpyRunner(data)
+    with pytest.raises(ValueError, match=r"expected"):
+        KbitsRunner(data)
 
 
 def test_corrupt_files_are_refused():
     data = file_of(case_of("ADD"))
     for broken in (data[:-4], data[:60] + bytes([data[60] ^ 1]) + data[61:], b"", data[:12]):
-        with pytest.raises(ValueError, match=r"expected|corrupt"):
-            NumpyRunner(broken)
+        for runner in (NumpyRunner, KbitsRunner):
+            with pytest.raises(ValueError, match=r"expected|corrupt"):
+                runner(broken)
 
 
 def blob_of(data, path=None):
@@ -179,6 +199,7 @@ def test_a_network_of_layers(network):
     model, blobs = network
     runner = NumpyRunner(kbits_file.serialize(model), keep_tensors=True)
     assert runner.inputs == [("t0", (1, 3), np.int32)]
+    assert runner.outputs == [("t4", (1, 3, 4), np.float32), ("t2", (1, 3, 4), np.float32)]
     assert runner.batch == 1
     assert runner.packed_layers == ("words", "dense")
     ids = np.array([[4, 0, 1]])

@@ -69,7 +69,7 @@ static int check_tile(const kb_node* node, kb_error error) {
   return 0;
 }
 
-static int check_nearest(const kb_node* node, kb_error error) {
+static int check_resize(const kb_node* node, kb_error error) {
   const kb_tensor_info *x = &node->x[0]->info, *y = &node->y->info;
   const int corners = node->ints[0], centers = node->ints[1];
   if (x->rank != 4 || x->dims[0] != y->dims[0] || x->dims[3] != y->dims[3])
@@ -87,7 +87,8 @@ int kb_check_view(const kb_node* node, kb_error error) {
     case KB_OP_TRANSPOSE: return check_transpose(node, error);
     case KB_OP_SLICE: return check_slice(node, error);
     case KB_OP_TILE: return check_tile(node, error);
-    case KB_OP_RESIZE_NEAREST: return check_nearest(node, error);
+    case KB_OP_RESIZE_NEAREST:
+    case KB_OP_RESIZE_BILINEAR: return check_resize(node, error);
     default: return check_pad(node, error);
   }
 }
