@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import collections
-import zlib
 
-from tflite_export import kbits_generated as schema
+import numpy as np
+
+from tflite_export import kbits_file
 from tflite_export.contents import FileContents, blob_contents
-
-VERSION = 1
-_CHECKSUM_SLOT = 6
-"""Where the checksum's offset is in the flatbuffer's table of fields."""
+from tflite_export.kbits_generated import Op
 
 
 def kbits_contents(path: str, data: bytes) -> FileContents:
@@ -19,31 +17,19 @@ def kbits_contents(path: str, data: bytes) -> FileContents:
     Raises:
         ValueError: if it is corrupt.
     """
-    model = _read(data)
-    uses = collections.Counter(int(n.blob) for n in model.nodes if n.op == schema.Op.PACKED)
+    model = kbits_file.read(data)
+    uses = collections.Counter(int(n.blob) for n in model.nodes or [] if n.op == Op.PACKED)
     layers = []
-    for index, blob in enumerate(model.blobs or []):
-        name = blob.path.decode() if blob.path else f"(float layer {index})"
-        layers.append(blob_contents(name, bytes(blob.data), uses[index]))
-    constants = sum(len(t.data) for t in model.tensors if t.data is not None)
+    for index, (name, blob) in enumerate(kbits_blobs(model)):
+        layers.append(blob_contents(name or f"(float layer {index})", blob, uses[index]))
+    constants = sum(len(t.data) for t in model.tensors or [] if t.data is not None)
     return FileContents(path, "kbits", len(data), tuple(layers), constants)
 
 
-def _read(data: bytes) -> schema.ModelT:
-    """The tree of a file whose version and checksum are right."""
-    try:
-        root = schema.Model.GetRootAs(data, 0)
-        version, expected = root.Version(), root.Checksum()
-        at = root._tab.Pos + root._tab.Offset(_CHECKSUM_SLOT)
-        found = zlib.crc32(data[:at] + bytes(4) + data[at + 4 :])
-        model = schema.ModelT.InitFromObj(root)
-        whole = bool(model.tensors and model.nodes)
-    except Exception as error:  # the generated reader raises whatever the bytes lead it to
-        raise ValueError(f"expected a readable .kbits file, got a corrupt one ({error})") from error
-    if version != VERSION:
-        raise ValueError(f"expected version {VERSION}, got {version}")
-    if found != expected:
-        raise ValueError(f"expected checksum {expected:08x}, got {found:08x}: the file is corrupt")
-    if not whole:
-        raise ValueError("expected tensors and nodes, got none")
-    return model
+def kbits_blobs(model) -> list[tuple[str, bytes]]:
+    """Path and bytes of each blob of a .kbits file; layers that stayed float have no path."""
+    blobs = []
+    for blob in model.blobs or []:
+        data = b"" if blob.data is None else np.asarray(blob.data, np.uint8).tobytes()
+        blobs.append((blob.path.decode() if blob.path else "", data))
+    return blobs

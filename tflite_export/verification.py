@@ -26,7 +26,8 @@ class Verification:
         max_error: largest relative difference of an output: of each layer on the model's
             inputs, and of the file on the samples without ties.
         max_difference: largest absolute difference of an output, over all samples.
-        ties: input codes that rounding put on the other side of a border.
+        ties: input codes that differ, because rounding put a value on the other side of a border,
+            in that layer or in an earlier one.
         codes: input codes compared.
         samples: number of samples, random ones included; `clean_samples` of them have no tie.
         layers: quantized layers compared.

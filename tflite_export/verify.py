@@ -17,6 +17,7 @@ from keras import ops
 from tflite_export import flatbuffer
 from tflite_export.collect import PackedModel
 from tflite_export.interpreter import Interpreter
+from tflite_export.recorder import Recorder
 from tflite_export.samples import given_inputs, random_inputs, whole_batches
 from tflite_export.tflite_writer import packed_blobs
 from tflite_export.verification import Verification, VerificationError, first
@@ -53,13 +54,13 @@ def compare(
     path = pathlib.Path(path)
     runner = _opened(path)
     inputs = whole_batches(inputs, runner.batch)
-    fed, outputs = _run_model(model, packed, inputs)
+    uses, outputs = _run_model(model, packed, inputs)
     blobs = packed_blobs(flatbuffer.read(path.read_bytes()))
     worst = max(
-        verify_layer(collected, blobs.get(name), fed[name])
+        verify_layer(collected, blobs.get(name), uses[name])
         for name, collected in packed.layers.items()
     )
-    result = verify_file(Layers(packed, written, blobs), runner, inputs, fed, outputs)
+    result = verify_file(Layers(packed, written, blobs), runner, inputs, uses, outputs)
     error = max(worst, result.max_error)
     return dataclasses.replace(result, max_error=error, layers=len(packed.layers))
 
@@ -81,18 +82,13 @@ def _inputs(model: keras.Model, packed: PackedModel, sample) -> list[np.ndarray]
 
 
 def _run_model(model: keras.Model, packed: PackedModel, inputs):
-    """The inputs of each quantized layer, one a use, and the outputs of the model."""
-    fed: dict[str, list[np.ndarray]] = {path: [] for path in packed.layers}
-
-    def run(call, args, kwargs):
-        if call.path in fed:
-            fed[call.path].append(ops.convert_to_numpy(args[0]))
-        return call.run(call.layer, args, kwargs)
-
+    """The uses of each quantized layer and the outputs of the model."""
+    recorder = Recorder(packed)
     tensors = [ops.convert_to_tensor(a) for a in inputs]
-    packed.graph.replay(tensors, run)
+    packed.graph.replay(tensors, recorder)
     # The model itself, not the replay: a graph that was traced wrongly must be found out, too.
-    outputs = model(keras.tree.pack_sequence_as(model.input, tensors), training=False)
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    outputs = model(keras.tree.pack_sequence_as(structure, tensors), training=False)
     outputs = [ops.convert_to_numpy(y) for y in keras.tree.flatten(outputs)]
     for index, y in enumerate(outputs):
         if not np.isfinite(y).all():
@@ -100,7 +96,7 @@ def _run_model(model: keras.Model, packed: PackedModel, inputs):
                 f"output {index}: expected a model that gives finite values, got "
                 f"{y[first(~np.isfinite(y))]} for sample {first(~np.isfinite(y))[0]}"
             )
-    return fed, outputs
+    return recorder.uses, outputs
 
 
 __all__ = ["Verification", "VerificationError", "compare"]

@@ -7,12 +7,14 @@ and outputs of the file are compared on the samples in which no tie went the oth
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from kerasbits.packed import FloatGrid
 from tflite_export.blob import read_blob
 from tflite_export.collect import PackedModel
-from tflite_export.native import NativeOp
+from tflite_export.native import open_op
 from tflite_export.padding import as_read
 from tflite_export.verification import (
     TOLERANCE,
@@ -27,6 +29,9 @@ from tflite_export.written import WrittenFile
 SAME_RUN = 1e-6
 """Largest relative difference between a layer run inside a file and alone, both by our kernels."""
 
+BATCH = 16
+"""Samples run at once in files that take any number."""
+
 
 class Layers:
     """The layers of a packed file as they stand in it, by path."""
@@ -34,28 +39,43 @@ class Layers:
     def __init__(self, packed: PackedModel, written: WrittenFile, blobs: dict[str, bytes]):
         self.packed, self.written = packed, written
         self.layers = {path: read_blob(blob) for path, blob in blobs.items()}
-        self.ops = {path: NativeOp(blob) for path, blob in blobs.items()}
+        self.ops = {path: open_op(blob) for path, blob in blobs.items()}
 
-    def flips(self, runner, fed, batch: slice, clean: np.ndarray) -> tuple[np.ndarray, int]:
-        """Ties of each sample of the last run, (samples,), and the number of codes compared.
+    def flips(self, runner, uses, batch: slice, clean: np.ndarray) -> tuple[np.ndarray, int]:
+        """Codes of each sample that differ in the last run, (samples,), and how many there are.
 
         Args:
             runner: has just run the batch, tensors kept.
-            fed: what the model feeds to each layer.
+            uses: of each layer in the model.
             batch: samples that were run.
             clean: (samples,) which of them met no tie in an earlier layer; updated here.
         """
         total, codes = np.zeros(len(clean), np.int64), 0
-        for path, reads in self.written.inputs.items():
-            for use, tensor in enumerate(reads):
-                x = as_read(self.packed.layers[path], self.layers[path], fed[path][use][batch])
-                ours = runner.tensor(tensor).reshape(x.shape)
-                flips = _flips(path, self.layers[path].grid, x, ours, clean)
-                output = runner.tensor(self.written.outputs[path][use])
-                self._verify_run(path, ours, output)
-                total, codes = total + flips, codes + x.size
-                clean &= flips == 0
+        left = {path: list(range(len(uses))) for path, uses in self.written.inputs.items()}
+        for path, x in self._in_order(uses, batch):
+            tensors = [runner.tensor(t).reshape(x.shape) for t in self.written.inputs[path]]
+            use = min(left[path], key=lambda use: np.abs(tensors[use] - x).sum(dtype=np.float64))
+            left[path].remove(use)
+            flips = _flips(path, self.layers[path].grid, x, tensors[use], clean)
+            output = runner.tensor(self.written.outputs[path][use])
+            self._verify_run(path, tensors[use], output)
+            total, codes = total + flips, codes + x.size
+            clean &= flips == 0
         return total, codes
+
+    def _in_order(self, uses, batch: slice) -> Iterator[tuple[str, np.ndarray]]:
+        """The uses of the layers as the model runs them, with their inputs as the file reads them.
+
+        The file may run those of a shared layer in another order, so its tensors are told apart
+        by what is in them; a file that really mixes them up has other outputs.
+        """
+        done = dict.fromkeys(uses, 0)
+        for call in self.packed.graph.calls:
+            path = call.path
+            if path in uses:
+                x = uses[path][done[path]].x[batch]
+                done[path] += 1
+                yield path, as_read(self.packed.layers[path], self.layers[path], x)
 
     def _verify_run(self, path: str, x: np.ndarray, found: np.ndarray) -> None:
         """The operator in the file gives what the layer gives for the same input."""
@@ -70,14 +90,14 @@ class Layers:
             )
 
 
-def verify_file(layers: Layers, runner, inputs, fed, outputs) -> Verification:
+def verify_file(layers: Layers, runner, inputs, uses, outputs) -> Verification:
     """Run the file over all inputs and compare it with the model.
 
     Args:
         layers: of the file.
         runner: of the file, keeping tensors.
         inputs: of the model, in whole batches of the file.
-        fed: what the model feeds to each layer, one array a use.
+        uses: of each layer in the model.
         outputs: of the model.
 
     Raises:
@@ -87,11 +107,11 @@ def verify_file(layers: Layers, runner, inputs, fed, outputs) -> Verification:
     clean = np.ones(count, bool)
     ties = codes = 0
     found = []
-    step = runner.batch or 1
+    step = runner.batch or BATCH
     for start in range(0, count, step):
         batch = slice(start, start + step)
         found.append(runner.run([a[batch] for a in inputs]))
-        flips, compared = layers.flips(runner, fed, batch, clean[batch])
+        flips, compared = layers.flips(runner, uses, batch, clean[batch])
         ties, codes = ties + int(flips.sum()), codes + compared
     found = [np.concatenate(parts) for parts in zip(*found, strict=True)]
     error, difference = compare_outputs(outputs, found, clean)

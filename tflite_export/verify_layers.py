@@ -13,8 +13,9 @@ from kerasbits.packed import FloatGrid, Floats
 from tflite_export.blob import read_blob
 from tflite_export.collect import Collected
 from tflite_export.layer import PackedLayer
-from tflite_export.native import NativeOp
+from tflite_export.native import open_op
 from tflite_export.padding import as_read
+from tflite_export.recorder import Use
 from tflite_export.verification import (
     TOLERANCE,
     VerificationError,
@@ -24,13 +25,13 @@ from tflite_export.verification import (
 )
 
 
-def verify_layer(collected: Collected, blob: bytes | None, fed: list[np.ndarray]) -> float:
+def verify_layer(collected: Collected, blob: bytes | None, uses: list[Use]) -> float:
     """Compare the blob of a layer with its Keras layer.
 
     Args:
         collected: the layer of the model.
         blob: as it stands in the file.
-        fed: what the model feeds to the layer, one array a use.
+        uses: what the layer reads and gives in the model.
 
     Returns:
         The largest relative difference of an output.
@@ -45,8 +46,8 @@ def verify_layer(collected: Collected, blob: bytes | None, fed: list[np.ndarray]
     except ValueError as error:
         raise VerificationError(f"layer '{collected.path}': {error}") from None
     verify_kernel(collected, layer)
-    op = NativeOp(blob)
-    return max((_verify_use(collected, layer, op, x) for x in fed), default=0.0)
+    op = open_op(blob)
+    return max((_verify_use(collected, layer, op, use) for use in uses), default=0.0)
 
 
 def verify_kernel(collected: Collected, layer: PackedLayer) -> None:
@@ -84,7 +85,7 @@ def _verify_used(collected: Collected) -> None:
     if host is None:
         return
     packed = collected.layer.packed_kernel()
-    kernel = ops.convert_to_tensor(collected.layer.kernel) * 1.0
+    kernel = ops.reshape(collected.layer.kernel * 1.0, packed.shape)  # as the quantizer sees it
     used, decoded = ops.convert_to_numpy(host(kernel)), packed.decode()
     top = np.abs(used).max(initial=0)
     # Four units in the last place of the largest level: compilers may fuse or reorder.
@@ -97,15 +98,14 @@ def _verify_used(collected: Collected) -> None:
         )
 
 
-def _verify_use(collected: Collected, layer: PackedLayer, op: NativeOp, x: np.ndarray) -> float:
+def _verify_use(collected: Collected, layer: PackedLayer, op, use: Use) -> float:
     """One use of a layer, fed with the model's input; its largest relative difference."""
-    host = collected.layer.hosts.get("input")
+    host, x, y = collected.layer.hosts.get("input"), use.x, use.y
     if host is not None:
         quantized = ops.convert_to_numpy(host(ops.convert_to_tensor(x)))
         tied = _verify_codes(collected, layer, op, x, quantized)
         # Where a tie fell differently, outputs legitimately differ: take the model's choice.
         x = np.where(tied, quantized, x)
-    y = keras_output(collected, x)
     clamp = (layer.act_min, layer.act_max)
     y = y if layer.op == "embedding" else np.clip(y, *clamp)
     found = op.run(as_read(collected, layer, x))
@@ -124,14 +124,6 @@ def _verify_use(collected: Collected, layer: PackedLayer, op: NativeOp, x: np.nd
             f"file {found[at]!r}"
         )
     return float(error.max(initial=0))
-
-
-def keras_output(collected: Collected, x: np.ndarray) -> np.ndarray:
-    """What the layer of the model, its folded batch norm included, makes of `x`."""
-    y = collected.layer(ops.convert_to_tensor(x))
-    if collected.batch_norm is not None:
-        y = collected.batch_norm(y)
-    return ops.convert_to_numpy(y)
 
 
 def _activated(collected: Collected, y: np.ndarray) -> np.ndarray:
