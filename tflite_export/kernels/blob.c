@@ -171,61 +171,10 @@ static int check_ranges(kb_blob* blob, kb_error error) {
   return check_input_ranges(blob, error);
 }
 
-static int check_channel_bits(kb_blob* blob, int64_t* count, kb_error error) {
-  const kb_section* bits = &blob->section[KB_CHANNEL_BITS];
-  int widest = 0, widths = 0;
-  if (!bits->bytes) count[widest = blob->weight_bits] = blob->out;
-  for (size_t o = 0; o < bits->bytes; o++) {
-    count[bits->data[o]]++;
-    if (bits->data[o] > widest) widest = bits->data[o];
-  }
-  if (widest != blob->weight_bits)
-    return kb_fail(error, "blob, byte 50: expected %d, the widest channel, got %d", widest,
-                   blob->weight_bits);
-  if (blob->encoding == KB_FLOATS && count[0] + count[KB_FLOAT_BITS] != blob->out)
-    return kb_fail(error, "blob, section channel bits: expected 0 or %d, got others",
-                   KB_FLOAT_BITS);
-  for (int width = 1; width <= widest; width++) widths += count[width] > 0;
-  if (blob->encoding != KB_UNIFORM && widths > 1)
-    return kb_fail(error, "blob, section channel bits: expected one width, got %d", widths);
-  return 0;
-}
-
-/* Sizes by the header are 64 bits wide: a size_t may have 32. */
-static int check_bytes(const kb_blob* blob, int section, uint64_t expected, kb_error error) {
+int kb_blob_check_bytes(const kb_blob* blob, int section, uint64_t expected, kb_error error) {
   if (blob->section[section].bytes == expected) return 0;
   return kb_fail(error, "blob, section %s: expected %llu bytes, got %zu", kSectionNames[section],
                  (unsigned long long)expected, blob->section[section].bytes);
-}
-
-/* Find the streams of each width; no bit may be set behind the codes of a stream. */
-static int find_streams(kb_blob* blob, const int64_t* count, kb_error error) {
-  uint64_t at = 0;
-  for (int width = 1; width <= KB_MAX_BITS; width++) {
-    blob->stream_at[width] = (size_t)at;
-    blob->stream_bytes[width] = (size_t)((count[width] * blob->row + 63) / 64 * 8);
-    at += (uint64_t)width * blob->stream_bytes[width];
-  }
-  if (check_bytes(blob, KB_CODES, at, error)) return -1;
-  for (int width = 1; width <= KB_MAX_BITS; width++) {
-    const uint8_t* stream = blob->section[KB_CODES].data + blob->stream_at[width];
-    int64_t used = count[width] * blob->row;
-    for (int plane = 0; plane < width; plane++, stream += blob->stream_bytes[width]) {
-      for (int64_t bit = used; bit < (int64_t)blob->stream_bytes[width] * 8; bit++) {
-        if (stream[bit / 8] >> bit % 8 & 1)
-          return kb_fail(error, "blob, section codes: expected zero bits behind the codes of "
-                                "width %d, got 1", width);
-      }
-    }
-  }
-  return 0;
-}
-
-static int check_codes(kb_blob* blob, kb_error error) {
-  int64_t count[256] = {0};
-  if (check_channel_bits(blob, count, error)) return -1;
-  if (blob->encoding != KB_FLOATS) return find_streams(blob, count, error);
-  return check_bytes(blob, KB_CODES, (uint64_t)(count[KB_FLOAT_BITS] * blob->row) * 4, error);
 }
 
 /* Sections of channel parameters hold one entry for all channels, or one for each; `optional`
@@ -256,7 +205,7 @@ static int check_section_sizes(const kb_blob* blob, kb_error error) {
       [KB_INPUT_BORDERS] = input_table ? 4 * (length - 1) : 4 * length,
   };
   for (int i = 0; i < KB_SECTIONS; i++) {
-    if (check_bytes(blob, i, expected[i], error)) return -1;
+    if (kb_blob_check_bytes(blob, i, expected[i], error)) return -1;
   }
   return 0;
 }
@@ -311,16 +260,7 @@ int kb_blob_read(const void* data, size_t bytes, kb_blob* blob, kb_error error) 
   read_geometry(&fields, blob);
   if (!fields.failed) read_formats(&fields, blob);
   if (fields.failed || check_ranges(blob, error) || check_section_sizes(blob, error) ||
-      check_codes(blob, error) || check_numbers(blob, error))
+      kb_blob_find_codes(blob, error) || check_numbers(blob, error))
     return -1;
   return blob->input_kind == KB_INPUT_TABLE ? check_input_table(blob, error) : 0;
-}
-
-void kb_blob_codes(const kb_blob* blob, int width, int64_t first, int64_t count, uint16_t* codes) {
-  memset(codes, 0, (size_t)count * sizeof *codes);
-  const uint8_t* stream = blob->section[KB_CODES].data + blob->stream_at[width];
-  for (int plane = 0; plane < width; plane++, stream += blob->stream_bytes[width]) {
-    for (int64_t k = 0, bit = first; k < count; k++, bit++)
-      codes[k] |= (uint16_t)((stream[bit / 8] >> bit % 8 & 1) << plane);
-  }
 }

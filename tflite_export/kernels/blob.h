@@ -51,6 +51,13 @@ typedef struct {
 /* Check every byte that has a rule, and fill `blob`, which points into `data`. */
 int kb_blob_read(const void* data, size_t bytes, kb_blob* blob, kb_error error);
 
+/* Whether a section has the expected size. Sizes by the header are 64 bits wide: a size_t may have
+ * 32. */
+int kb_blob_check_bytes(const kb_blob* blob, int section, uint64_t expected, kb_error error);
+
+/* Check channel bits and codes, and find the streams. The sections have been found. */
+int kb_blob_find_codes(kb_blob* blob, kb_error error);
+
 /* Codes first .. first + count - 1 among all codes of rows of this width. */
 void kb_blob_codes(const kb_blob* blob, int width, int64_t first, int64_t count, uint16_t* codes);
 
