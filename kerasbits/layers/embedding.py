@@ -13,7 +13,8 @@ from kerasbits.layers.quantized_layer import QuantizedOp
 class QuantEmbedding(QuantizedOp, keras.layers.Embedding):
     """`keras.layers.Embedding` with a quantized table; per-channel quantizers work on its rows.
 
-    It multiplies nothing: costs that count multiplications give its bits no weight.
+    It multiplies nothing, so costs that count multiplications give its bits no weight. Take those
+    that count bits: `BayesianBits(cost="const")`, `BitPruning(cost="footprint")`.
 
     Raises:
         ValueError: an input quantizer, as the inputs are ids.
