@@ -104,11 +104,12 @@ static void read_geometry(kb_fields* f, kb_blob* blob) {
   blob->padding = (int)field(f, 48, 1, KB_VALID, windowed ? KB_EXPLICIT : KB_VALID);
   blob->axis = (int)field(f, 49, 1, 0, blob->op == KB_EMBEDDING);
   const int64_t pad_limit = blob->padding == KB_EXPLICIT ? UINT16_MAX : 0;
+  const int64_t most_between = blob->padding == KB_SAME ? 1 : limit;
   for (int axis = 0; axis < 2; axis++) {
     blob->kernel[axis] = field(f, 24 + 2 * axis, 2, 1, limit);
     blob->stride[axis] = field(f, 28 + 2 * axis, 2, 1, limit);
     blob->dilation[axis] = field(f, 32 + 2 * axis, 2, 1, limit);
-    blob->input_dilation[axis] = field(f, 36 + 2 * axis, 2, 1, blob->padding == KB_SAME ? 1 : limit);
+    blob->input_dilation[axis] = field(f, 36 + 2 * axis, 2, 1, most_between);
     blob->pad_before[axis] = field(f, 40 + 4 * axis, 2, 0, pad_limit);
     blob->pad_after[axis] = field(f, 42 + 4 * axis, 2, 0, pad_limit);
   }
