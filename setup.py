@@ -46,6 +46,21 @@ EXTRAS = {
     "test": ["pytest", "hypothesis", "ruff", "jax"],
 }
 
+CLASSIFIERS = [
+    "Development Status :: 4 - Beta",
+    "Intended Audience :: Developers",
+    "Intended Audience :: Science/Research",
+    "Operating System :: MacOS",
+    "Operating System :: POSIX :: Linux",
+    "Programming Language :: C",
+    "Programming Language :: Python :: 3",
+    "Programming Language :: Python :: 3 :: Only",
+    "Programming Language :: Python :: 3.11",
+    "Programming Language :: Python :: 3.12",
+    "Programming Language :: Python :: 3.13",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+]
+
 
 class BuildLibrary(build_ext):
     """Builds a plain shared library, with flags of their own for files of one instruction set."""
@@ -99,10 +114,16 @@ setup(
     name="kerasbits",
     version="0.1.0",
     description="Learn how many bits each part of a Keras model needs, and export it",
+    long_description=pathlib.Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The kerasbits authors",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords="keras quantization mixed-precision tflite litert embedded",
+    classifiers=CLASSIFIERS,
     python_requires=">=3.11",
     packages=find_packages(include=["kerasbits*", "tflite_export*"]),
-    package_data={"tflite_export": [f"kernels/{files}" for files in SHIPPED]},
+    package_data={"tflite_export": ["kbits.fbs", *(f"kernels/{files}" for files in SHIPPED)]},
     install_requires=["keras>=3.15", "numpy", "rich"],
     extras_require=EXTRAS,
     ext_modules=[library()],
