@@ -11,7 +11,7 @@ void* kb_model_alloc(kb_model* model, size_t count, size_t size, kb_error error)
   if (!memory)
     kb_fail(error, "out of memory: %zu x %zu bytes", count, size);
   else
-    model->memory += count * size;
+    model->memory += kb_room(count * size);
   return memory;
 }
 
@@ -23,7 +23,7 @@ int kb_model_open(const void* data, size_t bytes, unsigned flags, kb_model** mod
     return kb_fail(to, "expected flags among %d, got %u", KB_KEEP_TENSORS, flags);
   kb_model* made = kb_alloc(1, sizeof *made);
   if (!made) return kb_fail(to, "out of memory");
-  made->memory = sizeof *made;
+  made->memory = kb_room(sizeof *made);
   made->flags = flags;
   if (kb_model_read(made, data, bytes, to) || kb_model_check(made, to) ||
       kb_model_plan(made, to)) {

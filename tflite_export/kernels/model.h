@@ -69,6 +69,9 @@ typedef struct kb_operation {
 /* The operation with a number of the schema, NULL if there is none. */
 const kb_operation* kb_operation_of(uint32_t op);
 
+/* What kb_alloc takes for so many bytes. */
+static inline size_t kb_room(size_t bytes) { return bytes ? (bytes + 63) / 64 * 64 : 64; }
+
 /* Zeroed memory that counts as the model's; NULL after writing an error. */
 void* kb_model_alloc(kb_model* model, size_t count, size_t size, kb_error error);
 

@@ -5,7 +5,7 @@
 #include "blob.h"
 #include "crc32.h"
 #include "flatbuffer_reader.h"
-#include "model.h"
+#include "ops.h"
 
 enum { kVersion = 1, kIdentifierAt = 4, kWord = 4 };
 /* Fields in the order of tflite_export/kbits.fbs. */
@@ -162,6 +162,7 @@ static int read_blobs(loader* l, const kb_fb_table* root) {
     if (kb_op_create(l->reader.data + data.at, data.count, &model->blobs[i], text, sizeof text))
       return kb_fail(l->error, "blob %u: %s", i, text);
     model->blob_count = i + 1;
+    model->memory += kb_op_memory(model->blobs[i]);
   }
   return 0;
 }

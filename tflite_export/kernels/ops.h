@@ -28,6 +28,9 @@ KB_OPERATION(matmul);        /* ops_matmul.c */
 int kb_packed_scratch(const kb_node* node, size_t* bytes, kb_error error);
 void kb_packed_lend(kb_op* op, uint8_t* scratch, size_t bytes);
 
+/* Bytes that a layer holds. */
+size_t kb_op_memory(const kb_op* op);
+
 /* Numbers of tflite_export/kbits.fbs. */
 enum {
   KB_OP_PACKED,
