@@ -27,7 +27,7 @@ from tflite_export.stock_plan import PASSING, Flow, Int8, Plan, Use, input_codes
 from tflite_export.stock_transposed import add_transposed
 
 Ends = tuple[Use, int, int]
-"""A use of a layer, and the tensors that it reads and writes in the file."""
+"""A use of a layer, and the tensors that it reads, rounded to its grid, and writes in the file."""
 
 
 class StockLayers:
@@ -92,7 +92,7 @@ class StockLayers:
             add_transposed(self.graph, layer, inputs, int(use.operator.inputs[0]), use.output)
         else:
             self._operator(layer, inputs, use.output, None)
-        return use, use.x, use.output
+        return use, x, use.output
 
     def _operator(self, layer: PackedLayer, inputs, output: int, version: int | None) -> None:
         fused = FUSED[layer.act_min, layer.act_max]
