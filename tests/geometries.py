@@ -154,15 +154,18 @@ def zoo(kernel=None, inputs=None, seed=1):
     image, ids = keras.Input((4, 4, 4), name="image"), keras.Input((6,), dtype="int32", name="ids")
     x = quantized.QuantConv2D(4, 2, padding="same", groups=2, **both, name="conv2d")(image)
     x = quantized.QuantDepthwiseConv2D(2, strides=2, padding="same", **both, name="depth2d")(x)
+    x = layers.BatchNormalization(name="norm1")(x)  # without these, values and gradients vanish
     x = quantized.QuantSeparableConv2D(
         4, 2, padding="same", activation="tanh", **both, name="sep2d"
     )(x)
     x = quantized.QuantConv2DTranspose(3, 3, strides=2, padding="same", **both, name="up2d")(x)
-    x = layers.Reshape((16, 3), name="sequence")(x)
+    x = layers.BatchNormalization(name="norm2")(layers.Reshape((16, 3), name="sequence")(x))
     x = quantized.QuantConv1D(4, 3, padding="causal", strides=2, **both, name="conv1d")(x)
     x = quantized.QuantDepthwiseConv1D(2, strides=2, **both, name="depth1d")(x)
+    x = layers.BatchNormalization(name="norm3")(x)
     x = quantized.QuantSeparableConv1D(3, 2, padding="same", **both, name="sep1d")(x)
     x = quantized.QuantConv1DTranspose(4, 2, strides=2, **both, name="up1d")(x)
+    x = layers.BatchNormalization(name="norm4")(x)
     words = quantized.QuantEmbedding(9, 4, kernel_quantizer=kernel, name="words")(ids)
     x = layers.Concatenate(axis=1, name="join")([x, words])
     x = quantized.QuantEinsumDense(

@@ -9,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from geometries import zoo, zoo_batch
 from tiny import METHODS, batch, compiled, inputs_like, mixed_model, predict
 
 import kerasbits as kb
@@ -16,7 +17,10 @@ from kerasbits import sites
 
 ROOT = pathlib.Path(__file__).parents[2]
 STAGES = ("fresh", "training", "frozen")
+ZOO = ("bsq", "bayesian_bits")
+"""Methods that the model of every layer is saved with: a replaced kernel, and random numbers."""
 X, Y = batch((5, 5, 2))
+ZOO_X, ZOO_Y = zoo_batch(4)
 
 LOAD_ALL = """
 import json, pathlib, sys
@@ -24,10 +28,11 @@ import keras, numpy as np
 import kerasbits
 folder = pathlib.Path(sys.argv[1])
 x = np.load(folder / "x.npy")
+zoo_x = [np.load(folder / f"zoo{i}.npy") for i in range(2)]
 found = {}
 for path in sorted(folder.glob("*.keras")):
     model = keras.models.load_model(path)
-    y = keras.ops.convert_to_numpy(model(x, training=False))
+    y = keras.ops.convert_to_numpy(model(zoo_x if "zoo" in path.stem else x, training=False))
     report = kerasbits.report(model)
     found[path.stem] = {
         "difference": float(np.abs(y - np.load(path.with_suffix(".npy"))).max()),
@@ -53,7 +58,20 @@ def saved(tmp_path_factory):
     """Every method at every stage, saved; then what a fresh process says of the files."""
     folder = tmp_path_factory.mktemp("saved")
     np.save(folder / "x.npy", X)
+    for i, values in enumerate(ZOO_X):
+        np.save(folder / f"zoo{i}.npy", values)
     here = {}
+
+    def save(stem, model, x):
+        model.save(folder / f"{stem}.keras")
+        np.save(folder / f"{stem}.npy", predict(model, x))
+        report = kb.report(model)
+        here[stem] = {
+            "bits": report.average_bits,
+            "bytes": report.weight_bytes,
+            "shares": [p.host.site.share for p in sites.places(model)],
+        }
+
     for name, method in METHODS.items():
         model = compiled(mixed_model(method, inputs_like(method)))
         kb.set_shares(model)
@@ -63,15 +81,14 @@ def saved(tmp_path_factory):
             elif stage == "frozen":
                 kb.freeze(model)
                 trained(method, 1, model)
-            stem = f"{name}-{stage}"
-            model.save(folder / f"{stem}.keras")
-            np.save(folder / f"{stem}.npy", predict(model, X))
-            report = kb.report(model)
-            here[stem] = {
-                "bits": report.average_bits,
-                "bytes": report.weight_bytes,
-                "shares": [p.host.site.share for p in sites.places(model)],
-            }
+            save(f"{name}-{stage}", model, X)
+    for name in ZOO:
+        model = compiled(zoo(METHODS[name], inputs_like(METHODS[name])))
+        kb.set_shares(model)
+        model.fit(ZOO_X, ZOO_Y, verbose=0)
+        save(f"zoo_{name}-training", model, ZOO_X)
+        kb.freeze(model)
+        save(f"zoo_{name}-frozen", model, ZOO_X)
     done = subprocess.run(
         [sys.executable, "-c", LOAD_ALL, str(folder)],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
@@ -81,10 +98,13 @@ def saved(tmp_path_factory):
     return here, json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("name", METHODS)
-def test_loads_in_a_fresh_process(saved, name, stage):
-    here, there = (found[f"{name}-{stage}"] for found in saved)
+MODELS = [f"{name}-{stage}" for name in METHODS for stage in STAGES]
+MODELS += [f"zoo_{name}-{stage}" for name in ZOO for stage in STAGES[1:]]
+
+
+@pytest.mark.parametrize("stem", MODELS)
+def test_loads_in_a_fresh_process(saved, stem):
+    here, there = (found[stem] for found in saved)
     assert there["difference"] == 0
     assert there["compiled"]
     assert {key: there[key] for key in here} == here
