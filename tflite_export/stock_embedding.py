@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
+from tflite_export.layer import PackedLayer
 from tflite_export.stock_graph import StockGraph
 from tflite_export.stock_kernels import StockKernel, Term
-from tflite_export.stock_operators import add_values
+from tflite_export.stock_operators import add_kernel
 
 _LOOKED_UP = ("INT8", "INT16")
 """Types whose rows every runtime looks up."""
 
 
-def add_embedding(graph: StockGraph, kernel: StockKernel, ids: int, output: int) -> None:
+def add_embedding(
+    graph: StockGraph, layer: PackedLayer, kernel: StockKernel, ids: int, output: int
+) -> None:
     """Add the look-up of rows.
 
     INT8 and INT16 rows are looked up as integers and then dequantized, so the table stays small in
     memory. Tables of narrower types are dequantized as a whole, once.
     """
     if any(term.container not in _LOOKED_UP for term in kernel.terms) or not kernel.terms:
-        table = add_values(graph, kernel, kernel.axis, lambda values: values)
-        graph.add("GATHER", [table, ids], output)
+        graph.add("GATHER", [add_kernel(graph, layer, kernel), ids], output)
         return
     total = None
     for term in kernel.terms:
         rows = _rows(graph, kernel, term, ids, graph.shape(output))
         total = rows if total is None else graph.add("ADD", [total, rows])
-    offset = np.zeros(1) if kernel.offset is None else kernel.offset
-    graph.add("ADD", [total, _parameter(graph, kernel, offset, ids)], output)
+    if kernel.offset is not None:
+        graph.add("ADD", [total, _parameter(graph, kernel, kernel.offset, ids)])
+    graph.end_in(output)
 
 
 def _rows(graph: StockGraph, kernel: StockKernel, term: Term, ids: int, shape: list[int]) -> int:

@@ -140,6 +140,10 @@ class StockGraph:
         self._new.append(op)
         return output
 
+    def end_in(self, output: int) -> None:
+        """Let the operator that was added last write to a given tensor."""
+        self._new[-1].outputs = np.array([output], np.int32)
+
     def add_alike(self, op: schema.OperatorT, inputs: list[int], output: int, version: int) -> None:
         """Add an operator with the options of another."""
         new = schema.OperatorT()

@@ -81,7 +81,7 @@ class StockLayers:
         layer, kernel = self.marked.layers[use.path], self.kernels[use.path]
         self._materialize([use.x])
         if layer.op == "embedding":
-            add_embedding(self.graph, kernel, use.x, use.output)
+            add_embedding(self.graph, layer, kernel, use.x, use.output)
             return use, use.x, use.output
         x = self._shared(use, layer, self._rounded)
         if use.path not in self._kernels:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -26,68 +25,43 @@ def is_transposed(layer: PackedLayer) -> bool:
     return max(layer.input_dilations) > 1
 
 
-def file_order(layer: PackedLayer, kernel: np.ndarray, hole=0) -> np.ndarray:
+def file_order(layer: PackedLayer, kernel: np.ndarray) -> np.ndarray:
     """A kernel, its channels along the last axis, in TFLite's order: OHWI, [out, in], 1HWO.
 
-    TRANSPOSE_CONV has no dilation: its kernel gets the number `hole` (or one a channel) between.
+    A table stays as it is.
     """
+    if layer.op == "embedding":
+        return kernel
     if layer.op == "depthwise_conv2d":
         return kernel[None]
     if is_transposed(layer):  # ours is that of the equivalent convolution
-        kernel = _widened(kernel, layer.dilations, hole)[::-1, ::-1]
+        kernel = kernel[::-1, ::-1]
     return np.ascontiguousarray(np.moveaxis(kernel, -1, 0))
 
 
 def channel_axis(layer: PackedLayer) -> int:
-    """Axis of the output channels in TFLite's order."""
+    """Axis of the channels in TFLite's order."""
+    if layer.op == "embedding":
+        return layer.weight.channel_axis % 2
     return 3 if layer.op == "depthwise_conv2d" else 0
 
 
-def _widened(kernel: np.ndarray, dilations: tuple[int, int], hole) -> np.ndarray:
-    rows, columns = ((n - 1) * d + 1 for n, d in zip(kernel.shape[:2], dilations, strict=True))
-    wide = np.empty((rows, columns, *kernel.shape[2:]), kernel.dtype)
-    wide[...] = hole
-    wide[:: dilations[0], :: dilations[1]] = kernel
-    return wide
-
-
 def add_kernel(graph: StockGraph, layer: PackedLayer, kernel: StockKernel) -> int:
-    """The float tensor of a layer's kernel in TFLite's order."""
-    return add_values(
-        graph, kernel, channel_axis(layer), lambda values, hole=0: file_order(layer, values, hole)
-    )
-
-
-def add_values(
-    graph: StockGraph,
-    kernel: StockKernel,
-    axis: int,
-    order: Callable[..., np.ndarray],
-) -> int:
-    """The float tensor of a kernel: its constants dequantized and added up.
-
-    Args:
-        graph: to add to.
-        kernel: as stored.
-        axis: of the channels in the file.
-        order: brings an array into the file's order; its second argument fills holes.
-    """
+    """The float tensor of a kernel in TFLite's order: its constants dequantized and added up."""
     if not kernel.terms:
-        return graph.constant(order(kernel.values), "FLOAT32")
-    rank = kernel.values.ndim + (axis == 3 and kernel.values.ndim == 3)
-    total = None
+        return graph.constant(file_order(layer, kernel.values), "FLOAT32")
+    total, axis = None, channel_axis(layer)
     for term in kernel.terms:
-        values = _dequantized(graph, term, axis, order)
+        values = _dequantized(graph, file_order(layer, term.integers), term, axis)
         total = values if total is None else graph.add("ADD", [total, values])
     if kernel.offset is None:
         return total
-    offset = along(kernel.offset, rank, axis)
+    offset = along(kernel.offset, len(graph.shape(total)), axis)
     return graph.add("ADD", [total, graph.constant(offset, "FLOAT32")])
 
 
-def _dequantized(graph: StockGraph, term: Term, axis: int, order) -> int:
+def _dequantized(graph: StockGraph, integers: np.ndarray, term: Term, axis: int) -> int:
     """One constant, dequantized. INT16 has one scale only; others are multiplied in."""
-    integers = order(term.integers, term.zero)
     scale, several = term.scale, term.scale.size > 1
     multiplied = term.container == "INT16" and several
     given = (np.ones(1), term.zero[:1], 0) if multiplied else (scale, term.zero, axis)

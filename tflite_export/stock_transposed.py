@@ -68,8 +68,11 @@ def add_transposed(
         output: float tensor to write.
 
     Raises:
-        ValueError: an image of unknown size, if the output must be cut.
+        ValueError: dilations, which no Keras layer has beside strides; an image of unknown size,
+            if the output must be cut.
     """
+    if max(layer.dilations) > 1:
+        raise layer.error("a transposed convolution of dilations (1, 1)", layer.dilations)
     x, kernel, bias = inputs
     axes = [_axis(graph, layer, x, kernel, i) for i in (0, 1)]
     activation = _STANDALONE.get((layer.act_min, layer.act_max))
