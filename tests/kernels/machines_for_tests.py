@@ -98,7 +98,8 @@ class Board:
         """Link a C source with the library to a program for the board."""
         start = pathlib.Path(__file__).with_name("board.c")
         flags = [*self.cpu.split(), "-std=c11", "-O2", "-Wall", "-Wextra", "-I", KERNELS]
-        place = ["--specs=nano.specs", "--specs=rdimon.specs", "-Wl,--section-start=.vectors=0"]
+        place = ["--specs=nano.specs", "--specs=rdimon.specs", "-u", "_printf_float"]
+        place += ["-Wl,--section-start=.vectors=0"]
         output_of([self.compiler, *flags, source, start, library, "-lm", *place, "-o", program])
 
     def run(self, program, *arguments):
