@@ -65,7 +65,7 @@ def test_an_installed_library_is_found(built, consumer):
     build(consumer, consumer / "out", f"CMAKE_PREFIX_PATH={built / 'to'}")
     assert output_of([consumer / "out" / "consumer"], KERASBITS_ISA="scalar") == "scalar\n"
     installed = {path.name for path in (built / "to/include").rglob("*.*")}
-    assert installed == {"kb.h", "kb_model.h", "module.modulemap"}
+    assert installed == {"kb.h", "kb_delegate.h", "kb_model.h", "module.modulemap"}
 
 
 def test_a_shared_library_within_another_project(consumer):

@@ -4,6 +4,7 @@
  * output. The delegate keeps no state, so it may serve several interpreters. */
 #include <stdlib.h>
 
+#include "kb_delegate.h"
 #include "op.h"
 #include "tflite_abi.h"
 
@@ -217,10 +218,6 @@ static kb_tfl_status prepare_delegate(kb_tfl_context* context, kb_tfl_delegate* 
   free(nodes);
   return status;
 }
-
-KB_API void* tflite_plugin_create_delegate(char** keys, char** values, size_t count,
-                                           void (*report_error)(const char*));
-KB_API void tflite_plugin_destroy_delegate(void* delegate);
 
 void* tflite_plugin_create_delegate(char** keys, char** values, size_t count,
                                     void (*report_error)(const char*)) {
