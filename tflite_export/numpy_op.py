@@ -19,8 +19,8 @@ class NumpyOp:
 
     Quantized layers are summed in whole numbers, and scaled in float64 and rounded once, as the C
     library does it: both give the same float32, or neighbours where the value lies within float64
-    rounding of the middle of the two. Where input or weights are float, the C library sums K
-    products in float32 and this class in float64; they agree within
+    rounding of the middle of the two. Where input or weights are float, and in depthwise layers,
+    the C library sums K products in float32 and this class in float64; they agree within
     `(K + 4) * 2**-24 * |multiplier| * sum_k |x_k w_k|`.
 
     Embeddings are decoded in float32, as `PackedTensor.decode` does.

@@ -4,14 +4,18 @@ import warnings
 
 import numpy as np
 import pytest
+from exportable import frozen, images, network
 from kernels.layers_for_tests import f32, random_layer, random_weight
 from kernels.operators_for_tests import CASES, file_of, given, tensor_of
 
+import kerasbits as kb
 from kerasbits.packed import FloatGrid
 from tflite_export import kbits_file
 from tflite_export import kbits_generated as schema
 from tflite_export.blob import write_blob
+from tflite_export.collect import collect
 from tflite_export.kbits_runner import KbitsRunner
+from tflite_export.kbits_writer import write_kbits
 from tflite_export.layer import PackedLayer
 from tflite_export.numpy_op import NumpyOp
 from tflite_export.numpy_runtime import NumpyRunner
@@ -174,7 +178,7 @@ def node_of(op, inputs, output, **attributes):
 
 
 @pytest.fixture
-def network():
+def words_network():
     """Ids looked up, a dense layer used twice, and a sum: bytes and the blobs."""
     rng = np.random.default_rng(0)
     table = PackedLayer("embedding", random_weight(rng, "uniform", (5, 4), 0), FloatGrid())
@@ -195,8 +199,8 @@ def network():
     return model, blobs
 
 
-def test_a_network_of_layers(network):
-    model, blobs = network
+def test_a_network_of_layers(words_network):
+    model, blobs = words_network
     runner = NumpyRunner(kbits_file.serialize(model), keep_tensors=True)
     assert runner.inputs == [("t0", (1, 3), np.int32)]
     assert runner.outputs == [("t4", (1, 3, 4), np.float32), ("t2", (1, 3, 4), np.float32)]
@@ -217,8 +221,8 @@ def test_a_network_of_layers(network):
         runner.run([ids])
 
 
-def test_tensors_are_let_go_unless_asked_for(network):
-    runner = NumpyRunner(kbits_file.serialize(network[0]))
+def test_tensors_are_let_go_unless_asked_for(words_network):
+    runner = NumpyRunner(kbits_file.serialize(words_network[0]))
     runner.run([np.array([[4, 0, 1]])])
     np.testing.assert_array_equal(runner.tensor(4).shape, (1, 3, 4))
     for index in (0, 1, 3, 99):
@@ -226,8 +230,8 @@ def test_tensors_are_let_go_unless_asked_for(network):
             runner.tensor(index)
 
 
-def test_wrong_inputs_are_refused(network):
-    runner = NumpyRunner(kbits_file.serialize(network[0]))
+def test_wrong_inputs_are_refused(words_network):
+    runner = NumpyRunner(kbits_file.serialize(words_network[0]))
     for arrays, message in (
         ([], "1 inputs"),
         ([np.zeros((2, 3))], "input 't0'.*\\(1, 3\\)"),
@@ -238,15 +242,15 @@ def test_wrong_inputs_are_refused(network):
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_layers_and_types_that_do_not_fit_are_refused(network, index):
-    model = network[0]
+def test_layers_and_types_that_do_not_fit_are_refused(words_network, index):
+    model = words_network[0]
     model.nodes[index].blob = 1 - index
     with pytest.raises(ValueError, match=f"node {index} .PACKED.*(int32|float32)"):
         NumpyRunner(kbits_file.serialize(model))
 
 
-def test_layers_and_shapes_that_do_not_fit_are_refused(network):
-    model = network[0]
+def test_layers_and_shapes_that_do_not_fit_are_refused(words_network):
+    model = words_network[0]
     model.tensors[2].shape = np.array((1, 3, 5), np.int32)
     with pytest.raises(ValueError, match=r"node 1 .PACKED.*\(1, 3, 4\)"):
         NumpyRunner(kbits_file.serialize(model))
@@ -264,3 +268,19 @@ def test_what_is_no_number_passes_without_warnings():
     clamp = case_of("CLAMP")
     (y,) = NumpyRunner(file_of(clamp)).run([np.resize(x, clamp.y.shape)])
     np.testing.assert_array_equal(y[0], [np.nan, np.inf, 0, 0, 0, np.float32(1e38)])
+
+
+def test_an_exported_network_runs_alike_in_both():
+    """Every tensor of the graph, and the outputs beside the model's."""
+    q = frozen(network(), kb.Uniform(3), kb.Uniform(8))
+    data = write_kbits(q, collect(q)).data
+    c_runner, numpy_runner = KbitsRunner(data, True), NumpyRunner(data, True)
+    assert numpy_runner.packed_layers == c_runner.packed_layers
+    assert (numpy_runner.inputs, numpy_runner.outputs) == (c_runner.inputs, c_runner.outputs)
+    for x in images(4)[:, None]:
+        (y,), (z,) = c_runner.run([x]), numpy_runner.run([x])
+        for index in range(len(kbits_file.read(data).tensors)):
+            of_c, of_numpy = c_runner.tensor(index), numpy_runner.tensor(index)
+            np.testing.assert_allclose(of_numpy, of_c, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(z, y, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(z, q(x), rtol=1e-4, atol=1e-5)
