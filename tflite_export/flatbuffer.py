@@ -8,11 +8,20 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+MAGIC = b"KBIT"
+"""How the blob of a layer starts."""
+
 _CHECKSUM_NAME = b"kerasbits_crc32"
 _CHECKSUM_MARK = b"kerasbits crc32:"
 
 ALIGNMENT = 64
-"""Bytes that constant data is aligned to: a cache line, and what newer runtimes ask for."""
+"""Bytes that blobs and large constants are aligned to: a cache line, and what newer runtimes ask
+for."""
+
+SMALL = 1024
+"""Bytes from which a constant is large. Smaller ones are aligned as the schema says."""
+
+_SMALL_ALIGNMENT = 16
 
 
 def read(data: bytes) -> schema.ModelT:
@@ -34,7 +43,7 @@ def read(data: bytes) -> schema.ModelT:
 
 
 def write(model: schema.ModelT) -> bytes:
-    """Serialize, with constant data on 64-byte boundaries. The same model gives the same bytes.
+    """Serialize, with large constants on 64-byte boundaries. The same model gives the same bytes.
 
     A place made by `add_checksum` is filled with the CRC-32 of the file.
     """
@@ -84,29 +93,40 @@ def check(data: bytes) -> None:
 
 
 def _serialize(model: schema.ModelT) -> bytes:
-    builder = flatbuffers.Builder(1 << 20)
-    original = schema.BufferT.Pack
-    # The generated Python code ignores the schema's force_align, so buffers are packed here.
-    schema.BufferT.Pack = _pack_buffer
-    try:
-        builder.Finish(model.Pack(builder), b"TFL3")
-    finally:
-        schema.BufferT.Pack = original
+    builder = _Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-def _pack_buffer(buffer: schema.BufferT, builder: flatbuffers.Builder) -> int:
-    offset = None
-    if buffer.data is not None and len(buffer.data):
-        raw = np.asarray(buffer.data, np.uint8).tobytes()
-        builder.StartVector(1, len(raw), ALIGNMENT)
-        builder.head -= len(raw)
-        builder.Bytes[builder.head : builder.head + len(raw)] = raw
-        offset = builder.EndVector()
-    schema.BufferStart(builder)
-    if offset is not None:
-        schema.BufferAddData(builder, offset)
-    return schema.BufferEnd(builder)
+class _Builder(flatbuffers.Builder):
+    """A builder that writes equal vectors and strings once, and aligns constants.
+
+    The generated Python code ignores that the schema aligns the data of buffers.
+    """
+
+    def __init__(self, size: int):
+        super().__init__(size)
+        self._written: dict[tuple, int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        """Offset of a vector of these numbers."""
+        raw = np.ascontiguousarray(x, x.dtype.newbyteorder("<")).tobytes()
+        alignment = x.itemsize
+        if x.dtype == np.uint8:  # the only vectors of bytes that are long are constants
+            large = len(raw) >= SMALL or raw.startswith(MAGIC)
+            alignment = ALIGNMENT if large else _SMALL_ALIGNMENT
+        if (raw, alignment) not in self._written:
+            self.StartVector(x.itemsize, x.size, alignment)
+            self.head -= len(raw)
+            self.Bytes[self.head : self.head + len(raw)] = raw
+            self._written[raw, alignment] = self.EndVector()
+        return self._written[raw, alignment]
+
+    def CreateString(self, s, encoding="utf-8", errors="strict") -> int:
+        """Offset of a string."""
+        if s not in self._written:
+            self._written[s] = super().CreateString(s, encoding, errors)
+        return self._written[s]
 
 
 def builtin_code(model: schema.ModelT, operator: schema.OperatorT) -> int:

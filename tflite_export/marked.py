@@ -90,6 +90,7 @@ def convert_marked(model: keras.Model, packed: PackedModel, batch: int | None = 
     operators = _find_markers(tree, packed, markers)
     fuse_activations(tree, operators)
     rewriting.fix_reshapes(tree)
+    rewriting.merge_reshapes(tree)
     rewriting.remove_dead(tree)
     _order_ends(tree, [tensor.name for tensor in plain.inputs])
     layers = {}

@@ -6,7 +6,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export import flatbuffer
-from tflite_export.shapes import known_values
+from tflite_export.shapes import full_shape, known_values
 
 SHAPE_OPERATORS = (
     schema.BuiltinOperator.RESHAPE,
@@ -106,6 +106,30 @@ def _add_shape(model: schema.ModelT, graph: schema.SubGraphT, values: np.ndarray
     return index
 
 
+def merge_reshapes(model: schema.ModelT) -> None:
+    """Skip changes of shape behind which another stands; a shape and back is no change at all.
+
+    `remove_dead` then removes what was skipped.
+    """
+    for index, graph in enumerate(model.subgraphs):
+        made = producers(graph)
+        for op in [op for op in graph.operators if _is_reshape(model, op)]:
+            source, result = int(op.inputs[0]), int(op.outputs[0])
+            while source in made and _is_reshape(model, made[source]):
+                source = int(made[source].inputs[0])
+            shape = full_shape(graph.tensors[source])
+            same = shape == full_shape(graph.tensors[result]) and shape.count(None) < 2
+            if same and result not in graph.outputs:
+                op.inputs = np.array([source, *op.inputs[1:]], np.int32)
+                take_out(model, index, [op])
+            elif flatbuffer.builtin_code(model, op) == schema.BuiltinOperator.RESHAPE:
+                op.inputs = np.array([source, *op.inputs[1:]], np.int32)
+
+
+def _is_reshape(model: schema.ModelT, op: schema.OperatorT) -> bool:
+    return flatbuffer.builtin_code(model, op) in SHAPE_OPERATORS
+
+
 def share_constants(model: schema.ModelT) -> None:
     """Let equal constants be one buffer, equal constant tensors one tensor."""
     first: dict[bytes, int] = {}
@@ -117,7 +141,7 @@ def share_constants(model: schema.ModelT) -> None:
             if data is None:
                 continue
             tensor.buffer = first.setdefault(data, tensor.buffer)
-            if tensor.quantization is not None and tensor.quantization.scale is not None:
+            if not _is_empty(tensor.quantization):
                 continue
             key = (tensor.buffer, tensor.type, tuple(tensor.shape), _blob_name(tensor, data))
             if same.setdefault(key, i) != i:
@@ -127,4 +151,55 @@ def share_constants(model: schema.ModelT) -> None:
 
 def _blob_name(tensor: schema.TensorT, data: bytes) -> bytes | str | None:
     """The name of a blob, which is the path of a layer; None for other constants."""
-    return tensor.name if data.startswith(b"KBIT") else None
+    return tensor.name if data.startswith(flatbuffer.MAGIC) else None
+
+
+def slim(model: schema.ModelT) -> None:
+    """Drop what no runtime reads: notes of the converter, names of what is inside, empty parts.
+
+    Inputs keep their names, as do blobs, which are found by them; outputs are named as in the
+    signature. Inputs and outputs keep their unknown axes, too; inside, a runtime works them out.
+    """
+    model.description = model.metadata = model.metadataBuffer = None
+    for index, graph in enumerate(model.subgraphs):
+        named = _named_ends(model, index, graph)
+        for i, tensor in enumerate(graph.tensors):
+            data = flatbuffer.constant(model, tensor)
+            if data is None:
+                tensor.buffer = 0
+            if data is None or _blob_name(tensor, data) is None:
+                tensor.name = named.get(i)
+            tensor.hasRank = tensor.hasRank and not len(tensor.shape)  # only scalars need it
+            if i not in named or not _is_open(tensor):
+                tensor.shapeSignature = None
+            if _is_empty(tensor.quantization):
+                tensor.quantization = None
+        for op in graph.operators:
+            for part in ("intermediates", "mutatingVariableInputs", "customOptions"):
+                value = getattr(op, part)
+                if value is not None and not len(value):
+                    setattr(op, part, None)
+
+
+def _named_ends(model: schema.ModelT, index: int, graph: schema.SubGraphT) -> dict[int, bytes]:
+    """Names of the inputs and outputs of a subgraph."""
+    outputs = {
+        int(entry.tensorIndex): entry.name
+        for signature in model.signatureDefs or []
+        for entry in signature.outputs
+        if signature.subgraphIndex == index
+    }
+    kept = [int(i) for ends in (graph.outputs, graph.inputs) for i in ends]
+    found = {i: outputs.get(i, graph.tensors[i].name) for i in kept}
+    return found | {int(i): graph.tensors[int(i)].name for i in graph.inputs}
+
+
+def _is_open(tensor: schema.TensorT) -> bool:
+    return tensor.shapeSignature is not None and -1 in tensor.shapeSignature
+
+
+def _is_empty(quantization: schema.QuantizationParametersT | None) -> bool:
+    if quantization is None:
+        return True
+    scale = quantization.scale
+    return quantization.details is None and (scale is None or not len(scale))

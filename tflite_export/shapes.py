@@ -37,7 +37,7 @@ def known_values(
         return None
     code = flatbuffer.builtin_code(model, op)
     if code == schema.BuiltinOperator.SHAPE:
-        return _signature(graph.tensors[int(op.inputs[0])])
+        return full_shape(graph.tensors[int(op.inputs[0])])
     compute = _RULES.get(code)
     if compute is None:
         return None
@@ -45,7 +45,8 @@ def known_values(
     return None if any(values is None for values in given) else compute(op, *given)
 
 
-def _signature(tensor: schema.TensorT) -> Values:
+def full_shape(tensor: schema.TensorT) -> Values:
+    """The shape of a tensor, None for axes that depend on the input."""
     signature = tensor.shapeSignature
     fixed = tensor.shape if signature is None or not len(signature) else signature
     return [None if n < 0 else int(n) for n in fixed]

@@ -44,6 +44,7 @@ def write_packed(model: keras.Model, packed: PackedModel) -> WrittenFile:
     blobs = _replace_marked(marked)
     rewriting.remove_dead(tree)
     rewriting.share_constants(tree)
+    rewriting.slim(tree)
     flatbuffer.remove_unused(tree)
     flatbuffer.add_checksum(tree)
     inputs, outputs = _ends(tree, blobs)
