@@ -9,7 +9,9 @@ import keras
 
 from kerasbits import sites
 from tflite_export.collect import PackedModel, collect
+from tflite_export.kbits_writer import write_kbits
 from tflite_export.result import ExportResult, result_of
+from tflite_export.stock_writer import write_stock
 from tflite_export.tflite_writer import write_packed
 from tflite_export.unfinished import unfinished
 from tflite_export.verify import compare
@@ -96,12 +98,8 @@ def _write(
 ) -> WrittenFile:
     """The file in memory."""
     if suffix == ".kbits":
-        from tflite_export.kbits_writer import write_kbits
-
         return write_kbits(model, packed)
     if profile == "stock":
-        from tflite_export.stock_writer import write_stock
-
         return write_stock(model, packed, activations=activations, sample=sample)
     return write_packed(model, packed)
 

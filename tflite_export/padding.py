@@ -6,6 +6,7 @@ reads the unpadded tensor; and a convolution over one axis has a second one of s
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 
 from tflite_export.collect import Collected
@@ -34,6 +35,16 @@ def as_read(collected: Collected, layer: PackedLayer, x: np.ndarray) -> np.ndarr
             "out, got other values"
         )
     return inner
+
+
+def as_fed(collected: Collected, layer: PackedLayer, x: np.ndarray) -> np.ndarray:
+    """`x`, what `layer` reads in a file, as the Keras layer reads it: the reverse of `as_read`."""
+    if layer.op not in ("conv2d", "depthwise_conv2d"):
+        return x
+    rows, columns = folded_pads(collected.packed, layer, x.shape[1:3])
+    x = np.pad(x, ((0, 0), rows, columns, (0, 0)))
+    flat = isinstance(collected.layer, keras.layers.Conv1D | keras.layers.DepthwiseConv1D)
+    return x[:, 0] if flat else x
 
 
 def folded_pads(own: PackedLayer, layer: PackedLayer, size: tuple[int, int]) -> Pads:

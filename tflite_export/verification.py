@@ -23,13 +23,13 @@ class Verification:
     """What was compared.
 
     Args:
-        max_error: largest relative difference of an output: of each layer on the model's
-            inputs, and of the file on the samples without ties.
+        max_error: largest relative difference of a float output: of each layer given its input,
+            of the file given what its layers gave, and of the file on the clean samples.
         max_difference: largest absolute difference of an output, over all samples.
-        ties: input codes that differ, because rounding put a value on the other side of a border,
-            in that layer or in an earlier one.
+        ties: input codes that differ, because rounding put a value on the other side of a border.
         codes: input codes compared.
-        samples: number of samples, random ones included; `clean_samples` of them have no tie.
+        samples: number of samples, random ones included; `clean_samples` of them have the codes
+            of the model in every layer.
         layers: quantized layers compared.
         max_code_difference: largest difference of an output of a layer in codes of its tensor,
             for files of integers; 0 for others.

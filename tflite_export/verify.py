@@ -1,7 +1,8 @@
 """Does a file compute what the model computes? Layer by layer, then as a whole.
 
-`verify_layers` checks codes and outputs of each packed layer, `verify_file` the file that holds
-them, `verify_stock` files of builtin operators, which have no layers to run alone.
+`verify_layers` checks codes and outputs of each packed layer alone, `verify_file` the file that
+holds them. Files of builtin operators have no layers to run alone: there the layers are compared
+with Keras inside of the file.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from tflite_export import flatbuffer
+from tflite_export import flatbuffer, kbits_file
+from tflite_export.blob import read_blob
 from tflite_export.collect import PackedModel
+from tflite_export.contents_kbits import kbits_blobs
 from tflite_export.interpreter import Interpreter
 from tflite_export.recorder import Recorder
 from tflite_export.samples import given_inputs, random_inputs, whole_batches
+from tflite_export.tensors import Tensors
 from tflite_export.tflite_writer import packed_blobs
 from tflite_export.verification import Verification, VerificationError, first
-from tflite_export.verify_file import Layers, verify_file
+from tflite_export.verify_file import verify_file
 from tflite_export.verify_layers import verify_layer
+from tflite_export.verify_runs import CheckBlobs, check_stock
 from tflite_export.written import WrittenFile
 
 RANDOM_SAMPLES = 8
@@ -55,14 +60,27 @@ def compare(
     runner = _opened(path)
     inputs = whole_batches(inputs, runner.batch)
     uses, outputs = _run_model(model, packed, inputs)
-    blobs = packed_blobs(flatbuffer.read(path.read_bytes()))
+    data = path.read_bytes()
+    if not written.blobs:
+        tensors = Tensors(runner, data, rounded=True)
+        return verify_file(packed, written, tensors, inputs, uses, outputs, check_stock)
+    blobs = file_blobs(data)
     worst = max(
         verify_layer(collected, blobs.get(name), uses[name])
         for name, collected in packed.layers.items()
     )
-    result = verify_file(Layers(packed, written, blobs), runner, inputs, uses, outputs)
-    error = max(worst, result.max_error)
-    return dataclasses.replace(result, max_error=error, layers=len(packed.layers))
+    in_file = {name: read_blob(blobs[name]) for name in packed.layers}
+    written = dataclasses.replace(written, layers=in_file)
+    check = CheckBlobs(blobs)
+    result = verify_file(packed, written, Tensors(runner), inputs, uses, outputs, check)
+    return dataclasses.replace(result, max_error=max(worst, result.max_error))
+
+
+def file_blobs(data: bytes) -> dict[str, bytes]:
+    """The blobs of a file by layer path."""
+    if data[4:8] == kbits_file.IDENTIFIER:
+        return {path: blob for path, blob in kbits_blobs(kbits_file.read(data)) if path}
+    return packed_blobs(flatbuffer.read(data))
 
 
 def _opened(path: pathlib.Path) -> Interpreter:

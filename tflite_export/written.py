@@ -32,7 +32,8 @@ class WrittenFile:
         data: the bytes.
         layers: the quantized layers as written, activation included, by path.
         blobs: the bytes of each in the file; empty if the file has no blobs.
-        inputs: for each layer, the indices of the tensors it reads in the file, one a use.
+        inputs: for each layer, the indices of the tensors it reads in the file, one a use; in
+            files without blobs those that are rounded to its grid already.
         outputs: for each layer, the indices of the tensors it writes, one a use.
         stored: how each kernel is stored.
         float_bytes: bytes of the kernels that stayed float.

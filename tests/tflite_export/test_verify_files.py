@@ -171,7 +171,9 @@ def test_constants_between_layers(good, tmp_path):
         )  # fmt: skip
         softmax.builtinOptions.beta = float("nan")
 
-    with pytest.raises(VerificationError, match="output 0: expected finite values, got nan at"):
+    with pytest.raises(
+        VerificationError, match="output 0, sample 0: expected finite values, got nan"
+    ):
         verified(good, tmp_path, poison)
 
 
