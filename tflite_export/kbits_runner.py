@@ -16,6 +16,10 @@ _KEEP_TENSORS = 1
 _TYPES = (np.dtype(np.float32), np.dtype(np.int32))
 
 
+End = tuple[str, tuple[int, ...], np.dtype]
+"""Name, shape and type of an input or output."""
+
+
 class _TensorInfo(ctypes.Structure):
     """`kb_tensor_info` of kb_model.h."""
 
@@ -34,6 +38,10 @@ class _TensorInfo(ctypes.Structure):
     @property
     def dtype(self) -> np.dtype:
         return _TYPES[self.type]
+
+    def copied(self) -> End:
+        """What it says, in memory of its own: the name goes with the model."""
+        return self.name.decode(errors="replace"), self.shape, self.dtype
 
 
 @functools.cache
@@ -64,6 +72,9 @@ def _library() -> ctypes.CDLL:
 class KbitsRunner:
     """A .kbits file in the C runtime. Not for use in two threads at once.
 
+    `inputs` and `outputs` are lists of (name, shape, type), `packed_layers` are the paths of the
+    quantized layers.
+
     Args:
         data: bytes of the file.
         keep_tensors: keep all tensors of the last run, so that `tensor` can read them.
@@ -78,25 +89,15 @@ class KbitsRunner:
         flags = _KEEP_TENSORS if keep_tensors else 0
         data = bytes(data)
         self._check("kb_model_open", data, len(data), flags, ctypes.byref(self._handle))
-        self._inputs = self._ends("kb_model_inputs", "kb_model_input")
-        self._outputs = self._ends("kb_model_outputs", "kb_model_output")
+        self.inputs = self._ends("kb_model_inputs", "kb_model_input")
+        self.outputs = self._ends("kb_model_outputs", "kb_model_output")
         blobs = kbits_file.read(data).blobs or []
         self.packed_layers = tuple(blob.path.decode() for blob in blobs if blob.path)
 
     @property
-    def inputs(self) -> list[tuple[str, tuple[int, ...], np.dtype]]:
-        """Name, shape and type of each input."""
-        return [(info.name.decode(), info.shape, info.dtype) for info in self._inputs]
-
-    @property
-    def outputs(self) -> list[tuple[str, tuple[int, ...], np.dtype]]:
-        """Name, shape and type of each output."""
-        return [(info.name.decode(), info.shape, info.dtype) for info in self._outputs]
-
-    @property
     def batch(self) -> int | None:
         """The batch size that the file was made for; None if no input has a batch axis."""
-        return next((info.shape[0] for info in self._inputs if info.rank), None)
+        return next((shape[0] for _, shape, _ in self.inputs if shape), None)
 
     @property
     def memory(self) -> int:
@@ -109,8 +110,8 @@ class KbitsRunner:
         Raises:
             ValueError: inputs that do not fit the file, or ids outside of an embedding.
         """
-        if len(arrays) != len(self._inputs):
-            raise ValueError(f"expected {len(self._inputs)} inputs, got {len(arrays)}")
+        if len(arrays) != len(self.inputs):
+            raise ValueError(f"expected {len(self.inputs)} inputs, got {len(arrays)}")
         given = []
         for (name, shape, dtype), x in zip(self.inputs, arrays, strict=True):
             if np.shape(x) != shape:
@@ -147,11 +148,13 @@ class KbitsRunner:
         if getattr(self, "_handle", None):
             self.close()
 
-    def _ends(self, count: str, one: str) -> list[_TensorInfo]:
-        infos = [_TensorInfo() for _ in range(getattr(_library(), count)(self._open()))]
-        for i, info in enumerate(infos):
+    def _ends(self, count: str, one: str) -> list[End]:
+        ends = []
+        for i in range(getattr(_library(), count)(self._open())):
+            info = _TensorInfo()
             self._call(one, i, ctypes.byref(info))
-        return infos
+            ends.append(info.copied())
+        return ends
 
     def _open(self) -> ctypes.c_void_p:
         if self._handle is None:

@@ -11,9 +11,10 @@ from tflite_export import kbits_generated as schema
 from tflite_export.blob import section_sizes, write_blob
 from tflite_export.collect import PackedModel
 from tflite_export.kbits_fold import fold
+from tflite_export.kbits_ids import take_ids_as_they_are
 from tflite_export.kbits_translation import Translation
 from tflite_export.layer import PackedLayer
-from tflite_export.marked import Marked, convert_marked
+from tflite_export.marked import Marked, convert_marked, data_input
 from tflite_export.written import Stored, WrittenFile
 
 _OP = tflite.BuiltinOperator
@@ -44,11 +45,12 @@ def write_kbits(model: keras.Model, packed: PackedModel) -> WrittenFile:
 
 
 def write_marked(marked: Marked) -> WrittenFile:
-    """The .kbits file of a converted model whose packed layers are known.
+    """The .kbits file of a converted model whose packed layers are known. Its tree may change.
 
     Raises:
         ValueError: as `write_kbits`.
     """
+    take_ids_as_they_are(marked.tree)
     t = Translation(marked.tree)
     inputs = _add_inputs(t)
     blobs = {path: write_blob(layer) for path, layer in marked.layers.items()}
@@ -60,7 +62,7 @@ def write_marked(marked: Marked) -> WrittenFile:
         if path is None:
             _translate(t, op)
         else:
-            x = t.tensor(int(op.inputs[_data_input(t, op)]))
+            x = t.tensor(data_input(t.tree, op))
             layer = marked.layers[path]
             ends[path].append(floats.write_packed(t, op, layer, x, numbers[path]))
     return _written(t, inputs, marked.layers, blobs, ends)
@@ -84,11 +86,6 @@ def _translate(t: Translation, op: tflite.OperatorT) -> None:
     if translate is None:
         raise t.error(op, "an operation that .kbits has", "one that it does not have")
     translate(t, op)
-
-
-def _data_input(t: Translation, op: tflite.OperatorT) -> int:
-    """Which input of a marked operator is the data that goes through the layer."""
-    return {_OP.TRANSPOSE_CONV: 2, _OP.GATHER: 1}.get(t.code(op), 0)
 
 
 def _written(t, inputs, layers: dict[str, PackedLayer], blobs, ends) -> WrittenFile:
