@@ -72,7 +72,7 @@ void* __wrap_memalign(size_t border, size_t bytes) {
 }
 
 int __wrap_posix_memalign(void** at, size_t border, size_t bytes) {
-  int failed = bytes > (size_t)1 << 40 ? 12 : __real_posix_memalign(at, border, bytes);
+  int failed = bytes / 1024 > 1u << 30 ? 12 : __real_posix_memalign(at, border, bytes);
   if (!failed) took(*at, bytes);
   return failed;
 }
