@@ -10,6 +10,7 @@ from tflite_export import kbits_float_layers as floats
 from tflite_export import kbits_generated as schema
 from tflite_export.blob import section_sizes, write_blob
 from tflite_export.collect import PackedModel
+from tflite_export.fusing import fold_neighbours
 from tflite_export.kbits_fold import fold
 from tflite_export.kbits_ids import take_ids_as_they_are
 from tflite_export.kbits_translation import Translation
@@ -41,7 +42,7 @@ def write_kbits(model: keras.Model, packed: PackedModel) -> WrittenFile:
         ValueError: an operation that .kbits does not have, naming it and what it writes; a shape
             that is not known; a kernel that the converter changed.
     """
-    return write_marked(convert_marked(model, packed, batch=1))
+    return write_marked(fold_neighbours(convert_marked(model, packed, batch=1)))
 
 
 def write_marked(marked: Marked) -> WrittenFile:
