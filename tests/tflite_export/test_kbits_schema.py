@@ -1,12 +1,25 @@
-"""The generated reader of .kbits files, and the C reader's slots, belong to the schema."""
+"""The generated reader of .kbits files and the numbers in the C reader belong to the schema."""
 
 import pathlib
+import re
 import shutil
 import subprocess
 
 import pytest
 
+from tflite_export import kbits_file
+from tflite_export import kbits_generated as generated
+
 EXPORT = pathlib.Path(__file__).parents[2] / "tflite_export"
+SCHEMA = re.sub(r"//.*", "", (EXPORT / "kbits.fbs").read_text())
+OPS = {code: name for name, code in vars(generated.Op).items() if isinstance(code, int)}
+
+
+def enums(source):
+    """The lists of names of the enums of a C file, values left out."""
+    text = re.sub(r"/\*.*?\*/", "", (EXPORT / "kernels" / source).read_text(), flags=re.DOTALL)
+    bodies = re.findall(r"enum \{(.*?)\}", text, re.DOTALL)
+    return [[name.strip() for name in body.split(",") if name.strip()] for body in bodies]
 
 
 @pytest.mark.skipif(not shutil.which("flatc"), reason="needs flatc")
@@ -20,3 +33,38 @@ def test_generated_code_is_what_flatc_makes(tmp_path):
     assert (tmp_path / "kbits_generated.py").read_bytes() == (
         EXPORT / "kbits_generated.py"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("table", ["Tensor", "Blob", "Node", "Model"])
+def test_slots_of_the_c_reader_are_the_fields_of_the_schema(table):
+    """Slots are numbered as the fields of a table stand in the schema."""
+    body = re.search(rf"table {table} \{{(.*?)\n\}}", SCHEMA, re.DOTALL).group(1)
+    fields = [f"{table}_{name}".upper() for name in re.findall(r"^ *(\w+):", body, re.M)]
+    assert "id:" not in body
+    assert fields in enums("model_read.c")
+
+
+def test_operations_of_c_have_the_numbers_of_the_schema():
+    listed = next(names for names in enums("ops.h") if "KB_OP_PACKED" in names)
+    assert listed[:-1] == [f"KB_OP_{OPS[code]}" for code in sorted(OPS)]
+    assert sorted(OPS) == list(range(len(OPS)))
+    table = (EXPORT / "kernels" / "ops.c").read_text()
+    named = re.findall(r'\[KB_OP_(\w+)\] = \{"(\w+)"', table)
+    assert named == [(name, name) for name in OPS.values()]
+
+
+def test_types_identifier_and_version_of_c():
+    header = (EXPORT / "kernels" / "kb_model.h").read_text()
+    assert f"KB_FLOAT32 = {generated.Type.FLOAT32}, KB_INT32 = {generated.Type.INT32}" in header
+    reader = (EXPORT / "kernels" / "model_read.c").read_text()
+    assert f"kVersion = {kbits_file.VERSION}," in reader
+    assert f'"{kbits_file.IDENTIFIER.decode()}", 4)' in reader
+    assert f'file_identifier "{kbits_file.IDENTIFIER.decode()}"' in SCHEMA
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+def test_the_header_is_c_plus_plus_too(tmp_path):
+    source = tmp_path / "main.cc"
+    source.write_text('#include "kb_model.h"\nint main() { kb_model_close(nullptr); }\n')
+    command = ["g++", "-std=c++11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", str(source)]
+    subprocess.run([*command, f"-I{EXPORT / 'kernels'}"], check=True)
