@@ -8,7 +8,7 @@
 #include "kb_model.h"
 #include "kbits_for_tests.h"
 
-enum { kMasks = 5, kBlocks = 1 << 16, kMostMemory = 1 << 24, kFileRoom = 1 << 24, kEnds = 16 };
+enum { kMasks = 5, kBlocks = 1 << 16, kMostMemory = 1 << 24, kMostBlock = 1 << 28, kFileRoom = 1 << 24, kEnds = 16 };
 
 static int failures;
 
@@ -27,6 +27,10 @@ static struct {
   size_t bytes;
 } blocks[kBlocks];
 static size_t block_count;
+static size_t refused; /* the allocation with this number, from 1 on, fails */
+
+/* Whether an allocation fails: as told, or because no machine has to have so much memory. */
+static int fails(size_t bytes) { return allocations + 1 == refused || bytes > kMostBlock; }
 
 static void* took(void* at, size_t bytes) {
   if (!at) return NULL;
@@ -52,10 +56,12 @@ void* __wrap_memalign(size_t border, size_t bytes);
 int __wrap_posix_memalign(void** at, size_t border, size_t bytes);
 void __wrap_free(void* at);
 
-void* __wrap_malloc(size_t bytes) { return took(__real_malloc(bytes), bytes); }
+void* __wrap_malloc(size_t bytes) {
+  return fails(bytes) ? NULL : took(__real_malloc(bytes), bytes);
+}
 
 void* __wrap_calloc(size_t count, size_t bytes) {
-  return took(__real_calloc(count, bytes), count * bytes);
+  return fails(count * bytes) ? NULL : took(__real_calloc(count, bytes), count * bytes);
 }
 
 void* __wrap_realloc(void* at, size_t bytes) {
@@ -64,15 +70,15 @@ void* __wrap_realloc(void* at, size_t bytes) {
 }
 
 void* __wrap_aligned_alloc(size_t border, size_t bytes) {
-  return took(__real_aligned_alloc(border, bytes), bytes);
+  return fails(bytes) ? NULL : took(__real_aligned_alloc(border, bytes), bytes);
 }
 
 void* __wrap_memalign(size_t border, size_t bytes) {
-  return took(__real_memalign(border, bytes), bytes);
+  return fails(bytes) ? NULL : took(__real_memalign(border, bytes), bytes);
 }
 
 int __wrap_posix_memalign(void** at, size_t border, size_t bytes) {
-  int failed = bytes / 1024 > 1u << 30 ? 12 : __real_posix_memalign(at, border, bytes);
+  int failed = fails(bytes) ? 12 : __real_posix_memalign(at, border, bytes);
   if (!failed) took(*at, bytes);
   return failed;
 }
@@ -196,6 +202,28 @@ static void attack_file(const char* path) {
   free(data);
 }
 
+/* Without memory there is a message and nothing left behind, whichever allocation fails. */
+static void starve(const uint8_t* data, size_t bytes) {
+#ifdef COUNTS_ALLOCATIONS
+  const size_t before = held;
+  kb_model* model;
+  char text[128];
+  int failed = 1;
+  for (size_t most = 1; failed; most++) {
+    text[0] = 0;
+    refused = allocations + most;
+    failed = kb_model_open(data, bytes, 0, &model, text, sizeof text);
+    expect(!failed || (!model && strstr(text, "memory")), "a message about memory");
+    expect(!failed || held == before, "nothing left behind");
+    expect(failed || most > 10, "more than ten allocations");
+  }
+  refused = 0;
+  kb_model_close(model);
+#else
+  (void)data, (void)bytes;
+#endif
+}
+
 /* The tensors of the test file after a run: the sum is the convolution plus the constant, and the
  * outputs are made of it. */
 static void check_values(const uint8_t* data, size_t bytes) {
@@ -231,6 +259,7 @@ int main(int count, char** paths) {
   static test_file file;
   make_test_file(&file);
   check_values(file.data, file.bytes);
+  starve(file.data, file.bytes);
   attack(file.data, file.bytes);
   for (int i = 1; i < count; i++) attack_file(paths[i]);
   printf("%-24s %s\n", "models", failures ? "WRONG" : "ok");
