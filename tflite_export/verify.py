@@ -15,11 +15,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from tflite_export import flatbuffer, kbits_file
+from tflite_export import flatbuffer, kbits_file, native
 from tflite_export.blob import read_blob
 from tflite_export.collect import PackedModel
 from tflite_export.contents_kbits import kbits_blobs
 from tflite_export.interpreter import Interpreter
+from tflite_export.kbits_writer import write_kbits
+from tflite_export.numpy_runtime import NumpyRunner
 from tflite_export.recorder import Recorder
 from tflite_export.samples import given_inputs, random_inputs, whole_batches
 from tflite_export.tensors import Tensors
@@ -57,37 +59,49 @@ def compare(
     """
     inputs = _inputs(model, packed, sample)
     path = pathlib.Path(path)
-    runner = _opened(path)
+    data = path.read_bytes()
+    blobs = file_blobs(data) if written.blobs else {}
+    whole, runner = _runnable(model, packed, written, path)
     inputs = whole_batches(inputs, runner.batch)
     uses, outputs = _run_model(model, packed, inputs)
-    data = path.read_bytes()
-    if not written.blobs:
+    if not blobs:
         tensors = Tensors(runner, data, rounded=True)
         return verify_file(packed, written, tensors, inputs, uses, outputs, check_stock)
-    blobs = file_blobs(data)
     worst = max(
         verify_layer(collected, blobs.get(name), uses[name])
         for name, collected in packed.layers.items()
     )
-    in_file = {name: read_blob(blobs[name]) for name in packed.layers}
-    written = dataclasses.replace(written, layers=in_file)
-    check = CheckBlobs(blobs)
-    result = verify_file(packed, written, Tensors(runner), inputs, uses, outputs, check)
+    if whole is written:
+        in_file = {name: read_blob(blobs[name]) for name in packed.layers}
+        whole = dataclasses.replace(written, layers=in_file, blobs=blobs)
+    check = CheckBlobs(whole.blobs)
+    result = verify_file(packed, whole, Tensors(runner), inputs, uses, outputs, check)
     return dataclasses.replace(result, max_error=max(worst, result.max_error))
+
+
+def _runnable(model, packed, written: WrittenFile, path: pathlib.Path):
+    """The file and what runs it.
+
+    LiteRT runs packed layers by the C library only. Without that, the same graph as a .kbits file
+    stands in for the file as a whole; the layers of the file itself run in NumPy.
+    """
+    if written.blobs and path.suffix != ".kbits" and not native.has_library():
+        stand_in = write_kbits(model, packed)
+        return stand_in, NumpyRunner(stand_in.data, keep_tensors=True)
+    try:
+        return written, Interpreter(path, keep_tensors=True)
+    except ValueError as error:
+        raise VerificationError(f"the file cannot be run: {error}") from None
 
 
 def file_blobs(data: bytes) -> dict[str, bytes]:
     """The blobs of a file by layer path."""
-    if data[4:8] == kbits_file.IDENTIFIER:
-        return {path: blob for path, blob in kbits_blobs(kbits_file.read(data)) if path}
-    return packed_blobs(flatbuffer.read(data))
-
-
-def _opened(path: pathlib.Path) -> Interpreter:
     try:
-        return Interpreter(path, keep_tensors=True)
+        if data[4:8] == kbits_file.IDENTIFIER:
+            return {path: blob for path, blob in kbits_blobs(kbits_file.read(data)) if path}
+        return packed_blobs(flatbuffer.read(data))
     except ValueError as error:
-        raise VerificationError(f"the file cannot be run: {error}") from None
+        raise VerificationError(f"the file cannot be read: {error}") from None
 
 
 def _inputs(model: keras.Model, packed: PackedModel, sample) -> list[np.ndarray]:

@@ -1,0 +1,111 @@
+"""Every method on every network: all kinds of files, exported, run and compared with Keras."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from acceptance.cases import METHODS, NETWORKS, quantized, samples
+
+from tflite_export import Interpreter, export, float_tflite
+from tflite_export.contents import read_contents
+
+KINDS = {
+    "packed": ("packed.tflite", {}),
+    "kbits": ("m.kbits", {}),
+    "stock": ("stock.tflite", {"profile": "stock"}),
+    "int8": ("int8.tflite", {"profile": "stock", "activations": "int8"}),
+}
+"""Name of the file and options of each kind."""
+
+IN_INTEGERS = ("apot", "bsq", "bayesian_bits")
+"""Methods in whose networks layers are on grids that int8 holds: zero is a level, kernels are
+symmetric."""
+
+GIVEN = 2
+"""Samples given for verification; four random ones join them."""
+
+
+@dataclasses.dataclass
+class Case:
+    """A method on a network, with its exports."""
+
+    method: str
+    network: str
+    model: keras.Model
+    float_bytes: int
+    x: list
+    results: dict
+
+
+@pytest.fixture(scope="module", params=[(n, m) for n in NETWORKS for m in METHODS], ids="-".join)
+def case(request, tmp_path_factory):
+    """Quantized once, exported once to each kind of file; exporting verifies."""
+    network, method = request.param
+    float_model, model = quantized(method, network)
+    folder, x = tmp_path_factory.mktemp(f"{network}_{method}"), samples(model, GIVEN)
+    results = {
+        kind: export(model, folder / name, sample=x, **options)
+        for kind, (name, options) in KINDS.items()
+    }
+    yield Case(method, network, model, len(float_tflite(float_model)), x, results)
+    keras.backend.clear_session()
+
+
+def test_files_verify(case):
+    for kind, result in case.results.items():
+        checked = result.verification
+        assert checked.layers == len(result.layers) == NETWORKS[case.network].layers, kind
+        assert checked.samples == GIVEN + 4, kind
+        assert checked.codes > 0, kind
+        assert checked.max_error <= 1e-4, kind
+        assert checked.max_code_difference <= (1 if kind == "int8" else 0), kind
+        if kind != "int8":
+            assert checked.ties <= 1e-4 * checked.codes, kind
+
+
+def test_packed_files_give_what_keras_gives(case):
+    """Each sample whose codes are the model's; a tie early in a deep network moves the others."""
+    for kind in ("packed", "kbits"):
+        assert case.results[kind].verification.clean_samples > 0, kind
+    expected = case.model.predict(case.x if len(case.x) > 1 else case.x[0], verbose=0)
+    found = {kind: Interpreter(r.path).predict(case.x) for kind, r in case.results.items()}
+    np.testing.assert_allclose(found["packed"], found["kbits"], atol=1e-5 * np.abs(expected).max())
+    for kind, result in case.results.items():
+        clean = result.verification.clean_samples == GIVEN + 4
+        limit = 1e-4 if clean and kind != "int8" else 0.25
+        error = np.abs(found[kind] - expected).max(axis=1) / np.abs(expected).max(axis=1)
+        assert error.max() <= limit, kind
+
+
+def test_integers_where_grids_allow(case):
+    containers = {layer.container for layer in case.results["int8"].layers}
+    assert ("INT8" in containers) or case.method not in IN_INTEGERS
+    notes = [layer.note for layer in case.results["int8"].layers]
+    assert any("integer operators" in note for note in notes) == (case.method in IN_INTEGERS)
+
+
+def test_files_are_smaller_than_the_float_one(case):
+    for kind, result in case.results.items():
+        assert result.file_bytes < case.float_bytes, kind
+        assert result.file_bytes == result.path.stat().st_size, kind
+    kept = case.float_bytes * 0.3  # 8 of 32 bits, and what is around them
+    assert case.results["packed"].file_bytes < kept
+    assert case.results["kbits"].file_bytes < kept
+
+
+def test_little_besides_weights_and_graph(case):
+    for kind, result in case.results.items():
+        contents = read_contents(result.path)
+        assert contents.code_bytes == result.weight_bytes, kind
+        if case.network == "resnet20" and kind in ("packed", "kbits"):
+            assert contents.overhead < 8192, (kind, contents.overhead)
+
+
+def test_the_same_bytes_again(case, tmp_path):
+    """Each kind of file on every network, with the methods in turn, to save time."""
+    turn = list(METHODS).index(case.method) + list(NETWORKS).index(case.network)
+    kind = list(KINDS)[turn % len(KINDS)]
+    name, options = KINDS[kind]
+    again = export(case.model, tmp_path / name, sample=case.x, verify=False, **options)
+    assert again.path.read_bytes() == case.results[kind].path.read_bytes()
