@@ -88,6 +88,12 @@ class NumpyRunner:
         for op in self._ops:
             op.close()
 
+    def __enter__(self) -> NumpyRunner:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
     def _ends(self, indices: tuple[int, ...]) -> list[tuple[str, tuple[int, ...], np.dtype]]:
         tensors = [self._graph.tensors[index] for index in indices]
         return [(tensor.name, tensor.shape, np.dtype(tensor.dtype)) for tensor in tensors]

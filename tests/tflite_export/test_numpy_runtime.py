@@ -216,7 +216,8 @@ def test_a_network_of_layers(words_network):
     np.testing.assert_array_equal(outputs[1], y)
     np.testing.assert_array_equal(runner.tensor(1), x)
     np.testing.assert_array_equal(runner.run([ids])[0], outputs[0])
-    runner.close()
+    with runner:
+        pass
     with pytest.raises(ValueError, match="closed"):
         runner.run([ids])
 
