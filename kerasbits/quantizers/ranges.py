@@ -23,8 +23,9 @@ from kerasbits.quantizers.base import Site, State, Updates, VariableSpec
 MIN_RANGE = 2.0**-10
 """Smallest `range`, relative to the first estimate."""
 
-MIN_THRESHOLD = 1e-8
-"""Smallest threshold, in values. Data below it count as all zero, and divisions stay finite."""
+MIN_THRESHOLD = 1e-20
+"""Smallest threshold, in values. Data below it count as all zero, and divisions stay finite: the
+step of 16 bits is far above the smallest float. An untrained deep network has inputs of 1e-10."""
 
 OBSERVED = ("range_unit", "seen", "signed")
 """Names of the state of an input that `observe_range` sets."""

@@ -160,6 +160,17 @@ def test_first_batch_sets_the_range():
     assert ops.max(quantizer.apply(x * 9, state, INPUT)[0]) == 4
 
 
+@pytest.mark.parametrize("top", [1e-10, 1e-18])
+def test_tiny_inputs_have_a_range(top):
+    """Untrained deep networks shrink their values layer by layer."""
+    quantizer = Uniform(8)
+    x = np.float32(top) * np.linspace(0, 1, 6, dtype=np.float32)[None]
+    state = initial_state(quantizer, INPUT)
+    state = updated(state, quantizer.observe(ops.convert_to_tensor(x), state, INPUT))
+    assert state["seen"] == 1
+    np.testing.assert_allclose(infer(quantizer, x, state, INPUT), x, rtol=0, atol=top / 255)
+
+
 def test_inference_before_any_training_uses_the_data_and_stores_nothing():
     state = initial_state(Uniform(), INPUT)
     y, updates = Uniform().apply(np.full((1, 6), -5.0, np.float32), state, INPUT)
