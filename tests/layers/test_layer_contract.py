@@ -174,3 +174,48 @@ def test_compiled(jit_compile):
         losses.append(history.history["loss"])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
     assert losses[0][1] != losses[0][0]
+
+
+class Subclassed(keras.Model):
+    """Keras traces it before any weight exists."""
+
+    def __init__(self, method):
+        super().__init__(name="mine")
+        both = {"kernel_quantizer": method, "input_quantizer": inputs_like(method)}
+        self.words = kb.layers.QuantEmbedding(9, 4, kernel_quantizer=method)
+        self.heads = kb.layers.QuantEinsumDense("abc,cde->abde", (None, 2, 3), **both)
+        self.join = kb.layers.QuantEinsumDense("abcd,cde->abe", (None, 4), **both)
+        self.sep = kb.layers.QuantSeparableConv1D(3, 2, **both)
+
+    def call(self, ids):
+        return keras.ops.mean(self.sep(self.join(self.heads(self.words(ids)))), axis=1)
+
+
+def test_built_inside_fit():
+    model = compiled(Subclassed(METHODS["uniform"]), keras.optimizers.SGD(0.0), run_eagerly=False)
+    assert np.isfinite(model.fit(X[1], Y, verbose=0).history["loss"]).all()
+    paths = list(layers_of(model))
+    assert [path.partition("/")[2] for path in paths][1:] == [
+        "core",
+        "core",
+        "depthwise",
+        "pointwise",
+    ]
+    for path, layer in layers_of(model).items():
+        kernel = np.array(layer.kernel)
+        assert np.abs(layer.quantized_kernel() - kernel).max() < np.abs(kernel).max() / 100, path
+
+
+def test_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = compiled(zoo("uniform", "uniform"))
+        before = predict(model, X)
+        assert before.dtype == np.float16
+        assert np.isfinite(model.fit(X, Y, verbose=0).history["loss"]).all()
+        assert np.any(predict(model, X) != before)
+        for path, layer in layers_of(model).items():
+            assert layer.compute_dtype == "float16", path
+            assert layer.kernel.dtype == "float32", path
+    finally:
+        keras.config.set_dtype_policy("float32")
