@@ -89,16 +89,11 @@ def test_the_best_classes_are_those_of_keras(task, program):
 
 
 @pytest.fixture(scope="module", params=[*MACHINES, "board"])
-def runner(request, tmp_path_factory):
+def runner(request):
     """Runs the example on another machine."""
-    folder = tmp_path_factory.mktemp(request.param)
-    program = folder / "classify"
     machine = MACHINES.get(request.param, Board())
     machine.need()
-    if request.param == "board":
-        machine.link(program, SOURCE, machine.library(folder))
-    else:
-        machine.make(program, folder)
+    program = machine.program(SOURCE if request.param == "board" else "classify")
     return lambda *files: machine.run(program, *files)
 
 

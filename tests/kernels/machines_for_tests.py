@@ -1,16 +1,28 @@
 """Machines other than this one: their compilers, and what runs their programs here."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
 from tflite_export import native
 
 KERNELS = pathlib.Path(native.__file__).parent / "kernels"
+
+
+@functools.cache
+def _temporary(name):
+    return tempfile.TemporaryDirectory(prefix=f"kerasbits-{name}-")
+
+
+def build_folder(name):
+    """A folder that lives as long as the session: what all tests need is compiled once."""
+    return pathlib.Path(_temporary(name).name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +51,17 @@ class Machine:
         if missing:
             pytest.skip(f"needs {' and '.join(missing)}; `make tools` installs them")
 
-    def make(self, target, build, *variables):
+    def make(self, target, build):
         """Build with the Makefile of the library; what it prints."""
         command = ["make", "-s", "-j2", "-C", str(KERNELS), target, f"BUILD={build}"]
-        command += [f"CC={self.compiler}", f"RUN={' '.join(self.runner)}", *variables]
+        command += [f"CC={self.compiler}", f"RUN={' '.join(self.runner)}"]
         return output_of(command, ASAN_OPTIONS="detect_leaks=0")
+
+    def program(self, name):
+        """Path of a program of the Makefile, built for that machine."""
+        folder = build_folder(self.triple)
+        self.make(folder / name, folder)
+        return folder / name
 
     def run(self, *command, processor="max", **variables):
         """What a program of that machine prints."""
@@ -81,8 +99,9 @@ class Board:
         if missing:
             pytest.skip(f"needs {', '.join(missing)}")
 
-    def library(self, folder):
-        """Build the library for the board with CMake."""
+    def library(self):
+        """Path of the library, built for the board with CMake."""
+        folder = build_folder("board")
         toolchain = folder / "toolchain.cmake"
         toolchain.write_text(
             "set(CMAKE_SYSTEM_NAME Generic)\nset(CMAKE_SYSTEM_PROCESSOR arm)\n"
@@ -94,13 +113,16 @@ class Board:
         output_of(["cmake", "--build", folder / "library", "-j2"])
         return folder / "library" / "libkerasbits.a"
 
-    def link(self, program, source, library):
-        """Link a C source with the library to a program for the board."""
+    def program(self, source):
+        """Path of a program for the board, made of a C source and the library."""
+        program = build_folder("board") / source.stem
         start = pathlib.Path(__file__).with_name("board.c")
         flags = [*self.cpu.split(), "-std=c11", "-O2", "-Wall", "-Wextra", "-I", KERNELS]
         place = ["--specs=nano.specs", "--specs=rdimon.specs", "-u", "_printf_float"]
         place += ["-Wl,--section-start=.vectors=0"]
-        output_of([self.compiler, *flags, source, start, library, "-lm", *place, "-o", program])
+        sources = [source, start, self.library(), "-lm"]
+        output_of([self.compiler, *flags, *sources, *place, "-o", program])
+        return program
 
     def run(self, program, *arguments):
         """What a program prints on the board."""

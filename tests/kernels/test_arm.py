@@ -57,21 +57,11 @@ def cases(tmp_path_factory):
     return path, outputs
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """Builds `run_blob` for a machine, once."""
-    done = {}
-
-    def build(name):
-        machine = MACHINES[name]
-        machine.need()
-        if name not in done:
-            folder = tmp_path_factory.mktemp(name)
-            machine.make(folder / "run_blob", folder)
-            done[name] = folder / "run_blob"
-        return machine, done[name]
-
-    return build
+def built(name):
+    """A machine and `run_blob` for it."""
+    machine = MACHINES[name]
+    machine.need()
+    return machine, machine.program("run_blob")
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -101,21 +91,21 @@ def compare(path, outputs):
 
 
 @pytest.mark.parametrize(("name", "processor"), PROCESSORS)
-def test_layers_are_bit_identical(tmp_path, built, cases, name, processor):
+def test_layers_are_bit_identical(tmp_path, cases, name, processor):
     machine, program = built(name)
     printed = machine.run(program, cases[0], tmp_path / "outputs", processor=processor)
     assert printed.split() == [machine.processors[processor]]
     compare(tmp_path / "outputs", cases[1])
 
 
-def test_scalar_kernels_on_arm(tmp_path, built, cases):
+def test_scalar_kernels_on_arm(tmp_path, cases):
     machine, program = built("aarch64")
     printed = machine.run(program, cases[0], tmp_path / "outputs", KERASBITS_ISA="scalar")
     assert printed.split() == ["scalar"]
     compare(tmp_path / "outputs", cases[1])
 
 
-def test_an_instruction_set_that_is_missing_is_refused(tmp_path, built, cases):
+def test_an_instruction_set_that_is_missing_is_refused(tmp_path, cases):
     machine, program = built("aarch64")
     with pytest.raises(AssertionError, match=r"of this machine \(scalar, neon\), got neondot"):
         machine.run(
@@ -123,29 +113,22 @@ def test_an_instruction_set_that_is_missing_is_refused(tmp_path, built, cases):
         )
 
 
-@pytest.fixture(scope="module")
-def board(tmp_path_factory):
-    """Builds a program for a board from a source beside this one."""
-    board, folder = Board(), tmp_path_factory.mktemp("board")
+def on_board(name):
+    """A board and a program for it, from a source beside this one."""
+    board = Board()
     board.need()
-    library = board.library(folder)
-
-    def build(name):
-        board.link(folder / name, pathlib.Path(__file__).with_name(f"{name}.c"), library)
-        return folder / name
-
-    return board, build
+    return board, board.program(pathlib.Path(__file__).with_name(f"{name}.c"))
 
 
 @pytest.mark.parametrize("name", ["test_gemm", "test_blob"])
-def test_c_tests_on_a_board(board, name):
-    machine, build = board
-    printed = machine.run(build(name))
+def test_c_tests_on_a_board(name):
+    board, program = on_board(name)
+    printed = board.run(program)
     for test in {"test_blob": ["blobs"], "test_gemm": kernels_of("scalar")}[name]:
         assert f"{test} ".ljust(25) + "ok\n" in printed
 
 
-def test_layers_on_a_board_are_bit_identical(tmp_path, board, cases):
-    machine, build = board
-    assert machine.run(build("run_blob"), cases[0], tmp_path / "outputs") == "scalar\n"
+def test_layers_on_a_board_are_bit_identical(tmp_path, cases):
+    board, program = on_board("run_blob")
+    assert board.run(program, cases[0], tmp_path / "outputs") == "scalar\n"
     compare(tmp_path / "outputs", cases[1])

@@ -47,7 +47,7 @@ static double definition(const kb_gemm_args* args, kb_form form, int pixel, int 
 
 /* Random, or everything at an end of its range. Inputs of 0 are the largest for a kernel that takes
  * them as x - 128. */
-typedef enum { RANDOM, INPUTS_255, INPUTS_0, DRAWS } draws;
+typedef enum { RANDOM, INPUTS_255, INPUTS_0 } draws;
 
 /* Weights have a magnitude up to `most`. */
 static void fill(kb_gemm_args* args, kb_form form, uint8_t* weights, uint8_t* inputs, int most,
@@ -111,10 +111,11 @@ static int check_sizes(const char* name, kb_gemm gemm, kb_form form) {
       int most = form == KB_FORM_S8 ? s8[b] : form == KB_FORM_S16 ? s16[b] : 1;
       int room = (int)(INT32_MAX / ((int64_t)KB_CHUNK * KB_MAX_INPUT * most));
       int count = form == KB_FORM_S16 && chunks[c] > room ? room : chunks[c];
-      for (int pixels = 1; pixels <= 9; pixels++) {
-        for (int how = RANDOM; how < DRAWS; how++)
-          wrong += check(name, gemm, form, count, pixels, most, (draws)how);
-      }
+      for (int pixels = 1; pixels <= 9; pixels++)
+        wrong += check(name, gemm, form, count, pixels, most, RANDOM);
+      /* Kernels take one, two or four pixels at a time. */
+      wrong += check(name, gemm, form, count, 7, most, INPUTS_255);
+      wrong += check(name, gemm, form, count, 7, most, INPUTS_0);
     }
   }
   printf("%-24s %s\n", name, wrong ? "WRONG" : "ok");
