@@ -8,7 +8,7 @@
 #include "kb_model.h"
 #include "kbits_for_tests.h"
 
-enum { kMasks = 5, kBlocks = 1 << 16, kMostMemory = 1 << 24, kMostBlock = 1 << 28, kFileRoom = 1 << 24, kEnds = 16 };
+enum { kMasks = 5, kBlocks = 1 << 16, kMostMemory = 1 << 24, kMostBlock = 1 << 22, kFileRoom = 1 << 20, kEnds = 16 };
 
 static int failures;
 
@@ -103,32 +103,42 @@ static void fill(const kb_tensor_info* info, void* values) {
   }
 }
 
-/* Run a model twice; the results must be the same, and nothing may be allocated. */
-static void run(kb_model* model) {
-  void *inputs[kEnds] = {0}, *outputs[2][kEnds] = {{0}};
-  const int ins = kb_model_inputs(model), outs = kb_model_outputs(model);
-  kb_tensor_info info;
+/* The results must be the same, and nothing may be allocated. */
+static void run_twice(kb_model* model, void* const* inputs, void* outputs[2][kEnds]) {
   char text[128] = "";
-  int failed[2] = {1, 1};
-  if (ins > kEnds || outs > kEnds) return;
-  for (int i = 0; i < ins; i++) {
-    expect(!kb_model_input(model, i, &info, text, sizeof text), "an input");
-    inputs[i] = malloc(info.bytes);
-    fill(&info, inputs[i]);
-  }
-  for (int i = 0; i < 2 * outs; i++) {
-    expect(!kb_model_output(model, i % outs, &info, text, sizeof text), "an output");
-    outputs[i / outs][i % outs] = malloc(info.bytes);
-  }
+  int failed[2];
+  kb_tensor_info info;
   const size_t before = allocations;
   for (int i = 0; i < 2; i++)
     failed[i] = kb_model_run(model, (const void* const*)inputs, outputs[i], text, sizeof text);
   expect(allocations == before, "no allocation in a run");
   expect(failed[0] == failed[1] && (!failed[0] || strlen(text) > 0), "runs alike, or a message");
-  for (int i = 0; i < outs && !failed[0]; i++) {
+  for (int i = 0; i < kb_model_outputs(model) && !failed[0]; i++) {
     kb_model_output(model, i, &info, text, sizeof text);
     expect(!memcmp(outputs[0][i], outputs[1][i], info.bytes), "the same results twice");
   }
+}
+
+/* Run a model on memory that fits its inputs and outputs exactly, unless they are large. */
+static void run(kb_model* model) {
+  void *inputs[kEnds] = {0}, *outputs[2][kEnds] = {{0}};
+  const int ins = kb_model_inputs(model), outs = kb_model_outputs(model);
+  kb_tensor_info info;
+  char text[128] = "";
+  if (ins > kEnds || outs > kEnds) return;
+  int small = 1;
+  for (int i = 0; i < ins; i++) {
+    expect(!kb_model_input(model, i, &info, text, sizeof text), "an input");
+    inputs[i] = malloc(info.bytes);
+    if (inputs[i]) fill(&info, inputs[i]);
+    small &= inputs[i] != NULL;
+  }
+  for (int i = 0; i < 2 * outs; i++) {
+    expect(!kb_model_output(model, i % outs, &info, text, sizeof text), "an output");
+    outputs[i / outs][i % outs] = malloc(info.bytes);
+    small &= outputs[i / outs][i % outs] != NULL;
+  }
+  if (small) run_twice(model, inputs, outputs);
   for (int i = 0; i < kEnds; i++) free(inputs[i]), free(outputs[0][i]), free(outputs[1][i]);
 }
 

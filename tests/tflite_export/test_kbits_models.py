@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from exportable import lively_batch_norms
+from kbits_operators import converted
 from keras import layers
 from kernels.test_c_checks import KERNELS
 
@@ -64,6 +65,10 @@ def halves():
     second = layers.Dense(2, name="second")(layers.Concatenate()([first, right]))
     return keras.Model([left, right], [second, first])
 
+
+MOVING = ("SLICE", "PAD", "MIRROR_PAD", "TILE", "TRANSPOSE", "RESIZE_NEAREST", "RESIZE_BILINEAR")
+MOVING += ("CONCATENATION", "MAX_POOL", "REDUCE_MEAN", "BATCH_MATMUL")
+"""Operations whose indices follow from attributes and shapes of the file."""
 
 STAGES = ((1, 8, 1, 1), (4, 16, 2, 2))
 NETWORKS = {
@@ -251,6 +256,9 @@ def test_written_files_under_sanitizers(written, tmp_path):
     command = ["make", "-s", "-C", str(KERNELS), f"BUILD={tmp_path}", f"{tmp_path}/test_model"]
     subprocess.run(command, check=True, capture_output=True)
     paths = [written(name).path for name in ("halves", "words")]
+    for name in MOVING:
+        paths.append(tmp_path / f"{name}.kbits")
+        paths[-1].write_bytes(converted(name)[1])
     done = subprocess.run([f"{tmp_path}/test_model", *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
