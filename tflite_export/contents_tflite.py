@@ -35,8 +35,8 @@ KINDS = {
 }
 """The builtin operators that count as layers, if their kernel is a constant."""
 
-_UNFOLDED = {_OP.DEQUANTIZE}
-"""Operators that may stand between a stored kernel and its layer."""
+_UNFOLDED = {_OP.DEQUANTIZE, _OP.ADD, _OP.MUL}
+"""Operators that may stand between the stored parts of a kernel and its layer."""
 
 _WIDTHS = {"INT2": 2, "INT4": 4, "UINT4": 4, "INT8": 8, "UINT8": 8, "FLOAT16": 16}
 """Bits of an element of the narrow types."""
@@ -77,13 +77,15 @@ class _Subgraph:
         uses: collections.Counter[int] = collections.Counter()
         first: dict[int, tuple] = {}
         for op in self.graph.operators:
-            kernel = self.kernel(op)
-            if kernel is not None:
-                buffer = self.graph.tensors[kernel].buffer
+            parts = self.kernel(op)
+            if parts:
+                buffer = parts[0].buffer
                 uses[buffer] += 1
-                first.setdefault(buffer, (op, self.graph.tensors[kernel]))
-        self.owned |= set(first)
-        return [self.layer(*found, uses[buffer]) for buffer, found in first.items()]
+                first.setdefault(buffer, (op, parts))
+        return [
+            self.layer(*found, uses[buffer], number)
+            for number, (buffer, found) in enumerate(first.items(), 1)
+        ]
 
     def kind(self, op) -> _Kind | None:
         """What kind of layer an operator is, if any."""
@@ -91,36 +93,48 @@ class _Subgraph:
             return _Kind("packed")
         return KINDS.get(flatbuffer.builtin_code(self.tree, op))
 
-    def kernel(self, op) -> int | None:
-        """The constant tensor of an operator's kernel."""
+    def kernel(self, op) -> list[schema.TensorT] | None:
+        """The constants that an operator's kernel is made of, the largest one first."""
         kind = self.kind(op)
         if kind is None or len(op.inputs) <= kind.kernel:
             return None
-        tensor = int(op.inputs[kind.kernel])
-        while (maker := self.makers.get(tensor)) is not None:
-            if flatbuffer.builtin_code(self.tree, maker) not in _UNFOLDED:
-                return None
-            tensor = int(maker.inputs[0])
-        return (
-            None if flatbuffer.constant(self.tree, self.graph.tensors[tensor]) is None else tensor
-        )
+        parts = self.parts(int(op.inputs[kind.kernel]))
+        tensors = [self.graph.tensors[i] for i in parts or []]
+        tensors.sort(key=lambda t: -int(np.prod(t.shape)))
+        if kind.op == "embedding" and tensors and len(tensors[0].shape) != 2:
+            return None  # some other table
+        return tensors
 
-    def layer(self, op, tensor, uses: int) -> LayerContents:
-        """The layer of an operator and its kernel."""
-        kind = self.kind(op)
+    def parts(self, tensor: int) -> list[int] | None:
+        """The constants that a tensor is computed from; None if it depends on anything else."""
+        maker = self.makers.get(tensor)
+        if maker is None:
+            is_constant = flatbuffer.constant(self.tree, self.graph.tensors[tensor]) is not None
+            return [tensor] if is_constant else None
+        if flatbuffer.builtin_code(self.tree, maker) not in _UNFOLDED:
+            return None
+        found = [self.parts(int(i)) for i in maker.inputs]
+        return None if None in found else [i for part in found for i in part]
+
+    def layer(self, op, parts: list[schema.TensorT], uses: int, number: int) -> LayerContents:
+        """The layer of an operator and the constants of its kernel."""
+        kind, tensor = self.kind(op), parts[0]
+        self.owned |= {part.buffer for part in parts}
         if kind.op == "packed":
             blob = flatbuffer.constant(self.tree, tensor)
             return blob_contents(_text(tensor.name), blob, uses)
         container, scales = _type_name(tensor), _scales(tensor)
-        codes = _size(self.tree.buffers[tensor.buffer])
-        parameters = self.bias_bytes(op, kind) + _grid_bytes(tensor)
+        terms = [part for part in parts if part.type == tensor.type and _alike(part, tensor)]
+        codes = sum(self.size(part) for part in terms)
+        parameters = sum(map(self.size, parts)) - codes + sum(map(_grid_bytes, parts))
+        parameters += self.bias_bytes(op, kind)
         width = _WIDTHS.get(container, 8 * codes // max(1, int(np.prod(tensor.shape))))
         return LayerContents(
-            name=_text(tensor.name),
+            name=_text(tensor.name) or f"({kind.op} {number})",
             op=kind.op,
             shape=tuple(map(int, tensor.shape)),
-            widths={width: 1 if scales is None else len(scales)},
-            encoding=_encoding(tensor),
+            widths={width * len(terms): 1 if scales is None else len(scales)},
+            encoding=_encoding(tensor) if len(terms) == 1 else f"sum of {len(terms)}",
             container=container,
             grid=self.grid(op, kind),
             code_bytes=codes,
@@ -129,6 +143,10 @@ class _Subgraph:
             scales=None if scales is None else scale_range(scales),
             uses=uses,
         )
+
+    def size(self, tensor) -> int:
+        """Bytes of a constant."""
+        return _size(self.tree.buffers[tensor.buffer])
 
     def bias_bytes(self, op, kind: _Kind) -> int:
         """Bytes of a constant bias."""
@@ -151,6 +169,10 @@ def _type_name(tensor) -> str:
     return _TYPE_NAMES.get(tensor.type, f"type {tensor.type}")
 
 
+def _alike(a, b) -> bool:
+    return list(a.shape) == list(b.shape)
+
+
 def _scales(tensor) -> np.ndarray | None:
     quantization = tensor.quantization
     scales = None if quantization is None else quantization.scale
@@ -165,12 +187,13 @@ def _encoding(tensor) -> str:
 
 
 def _grid_bytes(tensor) -> int:
-    """Bytes of the scales (float32) and zeros (int64) of a tensor."""
+    """Bytes of the scales (float32) of a tensor, and of its zero points (int64) unless all are 0,
+    which a file may hold once for all tensors."""
     scales = _scales(tensor)
     if scales is None:
         return 0
     zeros = tensor.quantization.zeroPoint
-    return 4 * len(scales) + 8 * (0 if zeros is None else len(zeros))
+    return 4 * len(scales) + (8 * len(zeros) if zeros is not None and np.any(zeros) else 0)
 
 
 def _size(buffer) -> int:
@@ -178,4 +201,4 @@ def _size(buffer) -> int:
 
 
 def _text(name) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
+    return name.decode() if isinstance(name, bytes) else name or ""

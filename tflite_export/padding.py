@@ -22,7 +22,9 @@ def as_read(collected: Collected, layer: PackedLayer, x: np.ndarray) -> np.ndarr
     Raises:
         VerificationError: if the two do not pad alike.
     """
-    if layer.op not in ("conv2d", "depthwise_conv2d"):
+    if layer.op == "embedding":
+        return x.astype(np.int32)
+    if layer.op == "dense":
         return x
     if x.ndim == 3:
         x = x[:, None]
@@ -39,7 +41,9 @@ def as_read(collected: Collected, layer: PackedLayer, x: np.ndarray) -> np.ndarr
 
 def as_fed(collected: Collected, layer: PackedLayer, x: np.ndarray) -> np.ndarray:
     """`x`, what `layer` reads in a file, as the Keras layer reads it: the reverse of `as_read`."""
-    if layer.op not in ("conv2d", "depthwise_conv2d"):
+    if layer.op == "embedding":
+        return x.astype(np.int32)
+    if layer.op == "dense":
         return x
     rows, columns = folded_pads(collected.packed, layer, x.shape[1:3])
     x = np.pad(x, ((0, 0), rows, columns, (0, 0)))

@@ -1,6 +1,7 @@
 """The five methods and the four networks of the acceptance tests."""
 
 import dataclasses
+import functools
 import importlib
 import pathlib
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 from exportable import lively_batch_norms, prune_some
 
 import kerasbits as kb
+from tflite_export import float_tflite
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -46,6 +48,12 @@ NETWORKS = {
 }
 
 
+@functools.cache
+def float_bytes(network: str) -> int:
+    """Size of the stock file of the float network; weights do not matter for it."""
+    return len(float_tflite(NETWORKS[network].build()))
+
+
 def samples(model, count, seed=0):
     """Random images in the range of pixels, one array for each input."""
     rng = np.random.default_rng(seed)
@@ -54,7 +62,7 @@ def samples(model, count, seed=0):
 
 
 def quantized(method: str, network: str):
-    """The float model and its quantized, calibrated, frozen form."""
+    """A network quantized by a method, calibrated and frozen."""
     keras.utils.set_random_seed(0)
     model = NETWORKS[network].build()
     lively_batch_norms(model)
@@ -69,7 +77,7 @@ def quantized(method: str, network: str):
         prune_some(q)
     kb.adjust(q)
     kb.freeze(q)
-    return model, q
+    return q
 
 
 def tame_gammas(model):

@@ -5,9 +5,9 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from acceptance.cases import METHODS, NETWORKS, quantized, samples
+from acceptance.cases import METHODS, NETWORKS, float_bytes, quantized, samples
 
-from tflite_export import Interpreter, export, float_tflite
+from tflite_export import Interpreter, export
 from tflite_export.contents import read_contents
 
 KINDS = {
@@ -18,9 +18,14 @@ KINDS = {
 }
 """Name of the file and options of each kind."""
 
-IN_INTEGERS = ("apot", "bsq", "bayesian_bits")
-"""Methods in whose networks layers are on grids that int8 holds: zero is a level, kernels are
-symmetric."""
+IN_INTEGERS = {
+    "bitpruning": "none",  # zero is no level of its grids
+    "least_squares_binary": "ends",
+    "bsq": "all",
+    "apot": "ends",  # inputs are on level tables
+    "bayesian_bits": "all",
+}
+"""Which layers int8 can hold: first and last have uniform grids in two of the methods."""
 
 GIVEN = 2
 """Samples given for verification; four random ones join them."""
@@ -33,7 +38,6 @@ class Case:
     method: str
     network: str
     model: keras.Model
-    float_bytes: int
     x: list
     results: dict
 
@@ -42,13 +46,13 @@ class Case:
 def case(request, tmp_path_factory):
     """Quantized once, exported once to each kind of file; exporting verifies."""
     network, method = request.param
-    float_model, model = quantized(method, network)
+    model = quantized(method, network)
     folder, x = tmp_path_factory.mktemp(f"{network}_{method}"), samples(model, GIVEN)
     results = {
         kind: export(model, folder / name, sample=x, **options)
         for kind, (name, options) in KINDS.items()
     }
-    yield Case(method, network, model, len(float_tflite(float_model)), x, results)
+    yield Case(method, network, model, x, results)
     keras.backend.clear_session()
 
 
@@ -79,17 +83,22 @@ def test_packed_files_give_what_keras_gives(case):
 
 
 def test_integers_where_grids_allow(case):
-    containers = {layer.container for layer in case.results["int8"].layers}
-    assert ("INT8" in containers) or case.method not in IN_INTEGERS
-    notes = [layer.note for layer in case.results["int8"].layers]
-    assert any("integer operators" in note for note in notes) == (case.method in IN_INTEGERS)
+    integers = {n.name for n in case.results["int8"].layers if "integer operators" in n.note}
+    everywhere = {layer.name for layer in case.results["int8"].layers}
+    assert (
+        integers
+        == {"all": everywhere, "ends": everywhere & {"conv1", "logits"}, "none": set()}[
+            IN_INTEGERS[case.method]
+        ]
+    )
 
 
 def test_files_are_smaller_than_the_float_one(case):
+    size = float_bytes(case.network)
     for kind, result in case.results.items():
-        assert result.file_bytes < case.float_bytes, kind
+        assert result.file_bytes < size, kind
         assert result.file_bytes == result.path.stat().st_size, kind
-    kept = case.float_bytes * 0.3  # 8 of 32 bits, and what is around them
+    kept = size * 0.3  # 8 of 32 bits, and what is around them
     assert case.results["packed"].file_bytes < kept
     assert case.results["kbits"].file_bytes < kept
 
