@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -104,7 +106,9 @@ class StockLayers:
 
     def _shared(self, use: Use, layer: PackedLayer, make) -> int:
         """What `make` gives for an input and a grid, made once."""
-        key = (use.x, make.__name__, repr(layer.grid))
+        fields = dataclasses.astuple(layer.grid)
+        values = tuple(np.asarray(field).tobytes() for field in fields)
+        key = (use.x, make.__name__, type(layer.grid), values)
         if key not in self._inputs:
             self._inputs[key] = make(use, layer)
         return self._inputs[key]

@@ -82,7 +82,7 @@ def bias_of(layer: PackedLayer) -> np.ndarray:
 def add_dense(graph: StockGraph, inputs: list[int], output: int, fused: int, version=None) -> None:
     """FULLY_CONNECTED over the last axis."""
     keeps = len(graph.shape(output)) > 2
-    version = version or (5 if keeps else 1)
+    version = max(version or 1, 5 if keeps else 1)
     graph.add(
         "FULLY_CONNECTED", inputs, output, version, fusedActivationFunction=fused, keepNumDims=keeps
     )

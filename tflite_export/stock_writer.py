@@ -74,12 +74,14 @@ def _write(
 ) -> WrittenFile:
     """The file, with some layers in integers. `marked` is used up."""
     tree, graph = marked.tree, marked.tree.subgraphs[0]
+    floats = _other_kernel_bytes(flow)
     uses = StockLayers(marked, flow, kernels, integers).write()
     ends = [(use.path, graph.tensors[x], graph.tensors[y]) for use, x, y in uses]
     rewriting.remove_dead(tree)
     stored = {
         path: _stored(path, layer, kernels, integers) for path, layer in marked.layers.items()
     }
+    tree.metadata = None  # of the converter: which runtime its own file would have needed
     flatbuffer.remove_unused(tree)
     flatbuffer.add_checksum(tree)
     place = {id(tensor): index for index, tensor in enumerate(graph.tensors)}
@@ -88,10 +90,18 @@ def _write(
     for path, x, y in ends:
         inputs[path] += (place[id(x)],)
         outputs[path] += (place[id(y)],)
-    floats = float_kernel_bytes(tree)
-    floats -= sum(s.code_bytes for s in stored.values() if s.container == "FLOAT32")
     data = flatbuffer.write(tree)
     return WrittenFile(data, marked.layers, {}, inputs, outputs, stored, floats)
+
+
+def _other_kernel_bytes(flow: Flow) -> int:
+    """Bytes of the kernels of layers that are not quantized."""
+    graph = flow.tree.subgraphs[0]
+    every = graph.operators
+    graph.operators = [op for op in every if id(op) not in flow.uses]
+    found = float_kernel_bytes(flow.tree)
+    graph.operators = every
+    return found
 
 
 def _stored(
