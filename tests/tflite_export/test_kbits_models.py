@@ -14,11 +14,13 @@ from kernels.test_c_checks import KERNELS
 
 import kerasbits as kb
 from examples.networks import lenet5, mobilenet_v2_small, two_inputs
-from tflite_export import Interpreter, kbits_file
+from tflite_export import Interpreter, kbits_file, native
 from tflite_export.collect import collect
 from tflite_export.kbits_generated import Op
 from tflite_export.kbits_runner import KbitsRunner
 from tflite_export.kbits_writer import write_kbits
+from tflite_export.native import NativeOp
+from tflite_export.numpy_runtime import NumpyRunner
 from tflite_export.tflite_writer import write_packed
 
 
@@ -141,8 +143,6 @@ def test_a_network_is_what_the_model_predicts(written, name):
 def test_kept_tensors_are_what_layers_read_and_write(written, name):
     """Without the kept tensors of a run, the same outputs; and each layer's output follows from
     its input."""
-    from tflite_export.native import NativeOp
-
     network = written(name)
     runner = KbitsRunner(network.file.data, keep_tensors=True)
     one = [a[:1] for a in listed(network.x)]
@@ -283,3 +283,13 @@ def test_a_closed_runner_says_so(written):
     runner.close()
     with pytest.raises(ValueError, match="closed"):
         runner.run([np.zeros((1, 6)), np.zeros((1, 3))])
+
+
+def test_numpy_runs_files_where_the_library_is_missing(written, monkeypatch):
+    network = written("resnet")
+    monkeypatch.setattr(native, "has_library", lambda: False)
+    interpreter = Interpreter(network.path)
+    assert isinstance(interpreter._runner, NumpyRunner)
+    assert interpreter.batch == 1
+    assert set(interpreter.packed_layers) == set(network.file.layers)
+    np.testing.assert_allclose(interpreter.predict(network.x), network.y, rtol=1e-5, atol=1e-5)
