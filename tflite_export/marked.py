@@ -81,27 +81,27 @@ def convert_marked(model: keras.Model, packed: PackedModel, batch: int | None = 
     """Convert a collected model with markers as kernels, and find them.
 
     Args:
-        batch: the batch size of the file; None for any. A model that fixes it keeps its own.
+        batch: the batch size of the file; None for any, or 1 where TFLite needs one (recurrent
+            layers). A model that fixes it keeps its own.
 
     Raises:
-        ValueError: if the converter changed, dropped or duplicated a kernel, naming the layer.
+        ValueError: if TFLite cannot hold the model; if the converter changed, dropped or
+            duplicated a kernel, naming the layer.
     """
-    plain, tree, markers = _converted(model, packed, batch)
+    try:
+        plain, tree, markers = _converted(model, packed, batch)
+    except ConversionError:
+        if batch is not None:
+            raise
+        plain, tree, markers = _converted(model, packed, 1)
     operators = _find_markers(tree, packed, markers)
     fuse_activations(tree, operators)
     rewriting.fix_reshapes(tree)
     rewriting.merge_reshapes(tree)
     rewriting.remove_dead(tree)
-    _order_ends(tree, [tensor.name for tensor in plain.inputs])
-    layers = {}
-    for path, uses in operators.items():
-        found = [_with_fused(tree, op, packed.layers[path].packed) for op in uses]
-        if not all(_alike(found[0], other) for other in found):
-            raise found[0].error(
-                "the same activation and constants behind every use of a shared layer",
-                "different ones",
-            )
-        layers[path] = found[0]
+    structure = None if isinstance(model, keras.Sequential) else model.output
+    _order_ends(tree, [tensor.name for tensor in plain.inputs], structure)
+    layers = {path: _fused_layer(tree, ops, packed, path) for path, ops in operators.items()}
     return Marked(tree, operators, layers)
 
 
@@ -111,11 +111,15 @@ def data_input(tree: schema.ModelT, operator: schema.OperatorT) -> int:
     return int(operator.inputs[position])
 
 
+class ConversionError(ValueError):
+    """A model that the TFLite converter refuses."""
+
+
 def convert(plain: keras.Model) -> bytes:
     """The stock converter's output for a plain model, without optimizations.
 
     Raises:
-        ValueError: a model that the converter refuses.
+        ConversionError: a model that the converter refuses.
     """
     import tensorflow as tf
 
@@ -124,8 +128,10 @@ def convert(plain: keras.Model) -> bytes:
         try:
             return converter.convert()
         except Exception as error:  # its own class, or whatever its stages raise
-            message = str(error).strip().splitlines()[:1]
-            raise ValueError(f"model '{plain.name}': TFLite cannot hold it: {message}") from error
+            message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConversionError(
+                f"model '{plain.name}': TFLite cannot hold it: {message}"
+            ) from error
 
 
 def _converted(model: keras.Model, packed: PackedModel, batch: int | None):
@@ -141,8 +147,11 @@ def _converted(model: keras.Model, packed: PackedModel, batch: int | None):
     raise ValueError(f"model '{model.name}': expected one of {names} unused, got uses of all")
 
 
-def _order_ends(tree, names: list[str]) -> None:
-    """Put inputs and outputs in the order of the model; the converter sorts them by name."""
+def _order_ends(tree, names: list[str], structure) -> None:
+    """Put inputs and outputs in the order of the model; the converter sorts them by name.
+
+    The outputs of a model that returns a dictionary get its keys as names.
+    """
     graph, signature = tree.subgraphs[0], tree.signatureDefs[0]
     inputs = {entry.name.decode(): entry.tensorIndex for entry in signature.inputs}
     outputs = {entry.name.decode(): entry.tensorIndex for entry in signature.outputs}
@@ -151,6 +160,10 @@ def _order_ends(tree, names: list[str]) -> None:
     graph.inputs = np.array([inputs[name] for name in names], np.int32)
     order = sorted(outputs, key=lambda name: (len(name), name))  # output_2 before output_10
     graph.outputs = np.array([outputs[name] for name in order], np.int32)
+    if isinstance(structure, dict) and len(structure) == len(order):
+        keys = dict(zip(order, sorted(structure), strict=True))  # as Keras flattens dictionaries
+        for entry in signature.outputs:
+            entry.name = str(keys[entry.name.decode()]).encode()
 
 
 def _find_markers(tree, packed: PackedModel, markers) -> dict[str, list[schema.OperatorT]]:
@@ -190,6 +203,15 @@ def _marked_path(tree, graph, op, by_content, packed: PackedModel) -> str | None
             )
         return path
     return None
+
+
+def _fused_layer(tree, operators, packed: PackedModel, path: str) -> PackedLayer:
+    """The layer with what is fused into its operators, which must be the same in all of them."""
+    found = [_with_fused(tree, op, packed.layers[path].packed) for op in operators]
+    if not all(_alike(found[0], other) for other in found):
+        expected = "the same activation and constants behind every use of a shared layer"
+        raise found[0].error(expected, "different ones")
+    return found[0]
 
 
 def _with_fused(tree, op, layer: PackedLayer) -> PackedLayer:

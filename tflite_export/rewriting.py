@@ -158,7 +158,7 @@ def slim(model: schema.ModelT) -> None:
     """Drop what no runtime reads: notes of the converter, names of what is inside, empty parts.
 
     Inputs keep their names, as do blobs, which are found by them; outputs are named as in the
-    signature. Inputs and outputs keep their unknown axes, too; inside, a runtime works them out.
+    signature. Which axes are unknown stays written everywhere: XNNPACK asks for it.
     """
     model.description = model.metadata = model.metadataBuffer = None
     for index, graph in enumerate(model.subgraphs):
@@ -170,7 +170,7 @@ def slim(model: schema.ModelT) -> None:
             if data is None or _blob_name(tensor, data) is None:
                 tensor.name = named.get(i)
             tensor.hasRank = tensor.hasRank and not len(tensor.shape)  # only scalars need it
-            if i not in named or not _is_open(tensor):
+            if not _is_open(tensor):
                 tensor.shapeSignature = None
             if _is_empty(tensor.quantization):
                 tensor.quantization = None
