@@ -47,17 +47,11 @@ def _slice(op, x, begin, size):
     return x[tuple(slice(int(b), e) for b, e in zip(begin, ends, strict=True))]
 
 
-def _divide(op, a, b):
-    return a / b if a.dtype.kind == "f" else np.trunc(a / b)
-
-
 _FOLDS = {
     _OP.ADD: lambda op, a, b: a + b,
     _OP.SUB: lambda op, a, b: a - b,
     _OP.MUL: lambda op, a, b: a * b,
-    _OP.DIV: _divide,
     _OP.FLOOR_DIV: lambda op, a, b: a // b,
-    _OP.FLOOR_MOD: lambda op, a, b: a % b,
     _OP.MAXIMUM: lambda op, a, b: np.maximum(a, b),
     _OP.MINIMUM: lambda op, a, b: np.minimum(a, b),
     _OP.REDUCE_PROD: lambda op, x, axes: x.prod(axis=tuple(np.ravel(axes))),
@@ -65,15 +59,10 @@ _FOLDS = {
     _OP.RESHAPE: lambda op, x, *shape: x,
     _OP.SQUEEZE: lambda op, x: x,
     _OP.EXPAND_DIMS: lambda op, x, axis: x,
-    _OP.TRANSPOSE: lambda op, x, order: x.transpose(order),
     _OP.PACK: lambda op, *parts: np.stack(parts, op.builtinOptions.axis),
     _OP.CONCATENATION: lambda op, *parts: np.concatenate(parts, op.builtinOptions.axis),
     _OP.STRIDED_SLICE: _strided_slice,
     _OP.SLICE: _slice,
-    _OP.FILL: lambda op, shape, value: np.full(shape, value),
-    _OP.RANGE: lambda op, first, end, step: np.arange(first, end, step),
-    _OP.BROADCAST_TO: lambda op, x, shape: np.broadcast_to(x, shape),
-    _OP.TILE: lambda op, x, times: np.tile(x, times),
     _OP.GATHER: lambda op, x, ids: np.take(x, ids, op.builtinOptions.axis),
 }
-"""What operators give on constants."""
+"""What operators give on constants: those of which shapes are computed."""
