@@ -29,7 +29,7 @@ from tflite_export.tflite_writer import packed_blobs
 from tflite_export.verification import Verification, VerificationError, first
 from tflite_export.verify_file import verify_file
 from tflite_export.verify_layers import verify_layer
-from tflite_export.verify_runs import CheckBlobs, check_stock
+from tflite_export.verify_runs import CheckBlobs, CheckStock
 from tflite_export.written import WrittenFile
 
 RANDOM_SAMPLES = 8
@@ -66,7 +66,7 @@ def compare(
     uses, outputs = _run_model(model, packed, inputs)
     if not blobs:
         tensors = Tensors(runner, data, rounded=True)
-        return verify_file(packed, written, tensors, inputs, uses, outputs, check_stock)
+        return verify_file(packed, written, tensors, inputs, uses, outputs, CheckStock())
     worst = max(
         verify_layer(collected, blobs.get(name), uses[name])
         for name, collected in packed.layers.items()
