@@ -28,7 +28,7 @@ def verified(good, tmp_path, change):
     """Compare the model with its file after `change(tree, blob tensors by layer)`."""
     model, packed, written = good
     tree = flatbuffer.read(written.data)
-    tensors = {t.name.decode(): t for t in tree.subgraphs[0].tensors}
+    tensors = {t.name.decode(): t for t in tree.subgraphs[0].tensors if t.name}
     change(tree, {name: tensors[name] for name in packed.layers})
     path = tmp_path / "m.tflite"
     path.write_bytes(flatbuffer.write(tree))
