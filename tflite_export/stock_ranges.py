@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tflite_export.collect import PackedModel
-from tflite_export.samples import given_inputs, random_inputs
+from tflite_export.samples import given_inputs, random_inputs, whole_batches
 from tflite_export.written import WrittenFile
 
 RANDOM_SAMPLES = 32
@@ -42,10 +42,11 @@ def output_ranges(
             model_content=written.data, experimental_preserve_all_tensors=True
         )
     details = runner.get_input_details()
-    signature = details[0]["shape_signature"]
-    step = _AT_ONCE if signature[0] < 0 else int(signature[0])
+    fixed = int(details[0]["shape_signature"][0])
+    step = _AT_ONCE if fixed < 0 else fixed
+    inputs = whole_batches(inputs, None if fixed < 0 else fixed)
     found = dict.fromkeys(written.outputs, (np.inf, -np.inf))
-    for start in range(0, max(len(inputs[0]) - step, 0) + 1, step):
+    for start in range(0, len(inputs[0]), step):
         batch = [a[start : start + step] for a in inputs]
         for detail, a in zip(details, batch, strict=True):
             runner.resize_tensor_input(detail["index"], a.shape)

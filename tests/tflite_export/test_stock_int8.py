@@ -164,6 +164,20 @@ def test_shared_layers_have_one_output_grid():
     assert max(code_differences(stock, runner).values()) <= 1
 
 
+def test_every_sample_counts_for_the_ranges():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,), batch_size=3)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="dense")(inputs))
+    q = frozen(model, *PAIRS["w4a8"], images(9, (4,)))
+    few, last = images(40, (4,)) * 0.01, images(1, (4,))
+    stock = written(q, activations="int8", sample=np.concatenate([few, last]))
+    runner = Runner(stock.data)
+    y = runner(np.repeat(last, 3, axis=0))[0]
+    assert relative_errors(y, q.predict(np.repeat(last, 3, axis=0), verbose=0)).max() < 0.02
+    scale, _ = runner.parameters(stock.outputs["dense"][0])
+    assert scale * 255 < 1.2 * (max(y.max(), 0) - min(y.min(), 0)), "wider than the outputs"
+
+
 def test_sample_sets_the_ranges_and_must_fit():
     q = frozen(small_mobilenet(), *PAIRS["w4a8"], DATA)
     narrow = written(q, activations="int8", sample=0.01 * DATA)
