@@ -56,6 +56,25 @@ def test_writes_the_file_that_export_writes(saved, tmp_path, capsys):
         assert f" {layer.name} " in out
 
 
+@pytest.mark.parametrize(
+    ("name", "flags", "kind", "container"),
+    [
+        ("m.kbits", {}, "kbits", "packed"),
+        ("m.tflite", {"profile": "stock"}, "TFLite", "INT4"),
+        ("m.tflite", {"profile": "stock", "activations": "int8"}, "TFLite", "INT8"),
+    ],
+)
+def test_every_kind_of_file(saved, tmp_path, capsys, name, flags, kind, container):
+    _, path = saved
+    status, out, err = convert(capsys, model=path, output=tmp_path / name, **flags)
+    assert (status, err) == (0, "")
+    assert container in out
+    contents = read_contents(tmp_path / name)
+    assert contents.kind == kind
+    assert len(contents.layers) == 5
+    assert container in {layer.container for layer in contents.layers}
+
+
 def test_verification_can_be_left_out(saved, tmp_path, capsys):
     status, out, _ = convert(capsys, model=saved[1], output=tmp_path / "m.tflite", verify="false")
     assert status == 0

@@ -98,6 +98,32 @@ def test_every_encoding_has_a_name(tmp_path, pair, encoding, grid):
     assert layer.grid.startswith(grid)
 
 
+@pytest.mark.parametrize("pair", ["bitpruning", "float_kernels"])
+def test_a_kbits_file(tmp_path, pair):
+    q = frozen(network(), *PAIRS[pair])
+    contents = [
+        read_contents(export(q, tmp_path / name, verify=False).path)
+        for name in ("m.kbits", "m.tflite")
+    ]
+    assert contents[0].kind == "kbits"
+    assert contents[0].layers == contents[1].layers
+    assert contents[0].code_bytes == contents[1].code_bytes
+    assert 0 < contents[0].overhead < 8192
+
+
+def test_kernels_of_several_parts_in_a_stock_file(tmp_path):
+    """Two planes of unrelated scales are two constants, which the file adds."""
+    q = frozen(network(), *PAIRS["ls2"])
+    result = export(q, tmp_path / "m.tflite", profile="stock", verify=False)
+    contents = read_contents(result.path)
+    assert [layer.op for layer in contents.layers] == ["conv2d"] * 3 + ["dense"] * 2
+    summed = [layer for layer in contents.layers if layer.encoding == "sum of 2"]
+    assert summed
+    assert {layer.container for layer in summed} == {"INT2"}
+    assert {layer.bits for layer in summed} == {4.0}
+    assert contents.code_bytes == result.weight_bytes
+
+
 def test_a_float_file_of_the_stock_converter(float_file, capsys):
     contents = read_contents(float_file)
     assert contents.kind == "TFLite"
