@@ -40,10 +40,16 @@ class Network:
     layers: int
 
 
+def small_mobilenet():
+    """Six inverted residuals of 16x16 images, two of them added to their inputs."""
+    stages = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 2, 2), (6, 64, 1, 2))
+    return networks.mobilenet_v2_small((16, 16, 3), stages=stages)
+
+
 NETWORKS = {
     "lenet5": Network(networks.lenet5, 5),
     "resnet20": Network(networks.resnet20, 22),
-    "mobilenet_v2_small": Network(networks.mobilenet_v2_small, 26),
+    "mobilenet_v2_small": Network(small_mobilenet, 20),
     "two_inputs": Network(networks.two_inputs, 6),
 }
 

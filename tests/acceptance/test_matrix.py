@@ -68,18 +68,19 @@ def test_files_verify(case):
             assert checked.ties <= 1e-4 * checked.codes, kind
 
 
-def test_packed_files_give_what_keras_gives(case):
-    """Each sample whose codes are the model's; a tie early in a deep network moves the others."""
-    for kind in ("packed", "kbits"):
-        assert case.results[kind].verification.clean_samples > 0, kind
-    expected = case.model.predict(case.x if len(case.x) > 1 else case.x[0], verbose=0)
+def test_files_give_what_keras_gives(case):
+    """Within 1e-4, unless a rounding tie early in the network moved a sample."""
+    structure = case.x if len(case.x) > 1 else case.x[0]
+    expected = np.asarray(case.model(structure, training=False))
     found = {kind: Interpreter(r.path).predict(case.x) for kind, r in case.results.items()}
     np.testing.assert_allclose(found["packed"], found["kbits"], atol=1e-5 * np.abs(expected).max())
     for kind, result in case.results.items():
-        clean = result.verification.clean_samples == GIVEN + 4
-        limit = 1e-4 if clean and kind != "int8" else 0.25
+        checked = result.verification
         error = np.abs(found[kind] - expected).max(axis=1) / np.abs(expected).max(axis=1)
-        assert error.max() <= limit, kind
+        alike = kind != "int8" and checked.clean_samples == checked.samples
+        assert error.max() <= (1e-4 if alike else 0.25), kind
+        if kind in ("packed", "kbits"):
+            assert checked.clean_samples > 0 or error.max() <= 1e-4, kind
 
 
 def test_integers_where_grids_allow(case):
