@@ -19,6 +19,14 @@ from recipes import RECIPES, Recipe
 import kerasbits as kb
 import tflite_export
 
+FILES = (
+    ("packed", "{}.tflite", {}),
+    ("kbits", "{}.kbits", {}),
+    ("stock", "{}_stock.tflite", {"profile": "stock"}),
+    ("stock int8", "{}_int8.tflite", {"profile": "stock", "activations": "int8"}),
+)
+"""Kinds of files: name, path, options of the export."""
+
 
 def define_flags() -> None:
     """Declare the flags of this program."""
@@ -117,30 +125,29 @@ def main(argv: list[str]) -> None:
     q = learn(model, chosen, train, test)
     kb.summary(q)
     q.save(output / f"{flag.method}.keras")
-    heading("exporting, verifying, and running the file over the test images")
-    result = tflite_export.export(q, output / f"{flag.method}.tflite", sample=test[0][:64])
-    found = tflite_export.Interpreter(result.path).predict(test[0])
-    expected = q.predict(test[0], batch_size=1000, verbose=0)
-    conclude(model, q, result, found, expected, test)
+    float_file = output / "float.tflite"
+    float_file.write_bytes(tflite_export.float_tflite(model))
+    float_accuracy = accuracy(model.predict(test[0], batch_size=1000, verbose=0), test[1])
+    print(f"\nfloat: {float_accuracy:.2f} %, {float_file.stat().st_size:,} B")
+    for kind, path, options in FILES:
+        conclude(q, kind, output / path.format(flag.method), options, train, test)
     logging.info("took %.0f s", time.monotonic() - start)
 
 
-def conclude(model, q, result, found, expected, test) -> None:
-    """Print the result line."""
-    flag = flags.FLAGS
-    float_accuracy = accuracy(model.predict(test[0], batch_size=1000, verbose=0), test[1])
-    float_file = result.path.with_name("float.tflite")
-    float_file.write_bytes(tflite_export.float_tflite(model))
+def conclude(q: keras.Model, kind: str, path: pathlib.Path, options: dict, train, test) -> None:
+    """Write one kind of file, run it over the test images, and print the result line."""
+    heading(f"{kind}: exporting, verifying, and running the file over the test images")
+    result = tflite_export.export(q, path, sample=train[0][:256], **options)
+    found = tflite_export.Interpreter(path).predict(test[0])
+    expected = q.predict(test[0], batch_size=1000, verbose=0)
     checked = result.verification
     print(
         f"verified: outputs within {checked.max_error:.1e} of the model's, "
         f"{checked.ties} of {checked.codes:,} input codes fell differently at rounding ties"
     )
     print(
-        f"RESULT {flag.method}: "
-        f"float {float_accuracy:.2f} %, packed {accuracy(found, test[1]):.2f} %; "
-        f"float file {float_file.stat().st_size:,} B, packed file {result.file_bytes:,} B; "
-        f"{kb.report(q).average_bits:.2f} bits on average; "
+        f"RESULT {flags.FLAGS.method}, {kind}: {accuracy(found, test[1]):.2f} %, "
+        f"{result.file_bytes:,} B; {kb.report(q).average_bits:.2f} bits on average; "
         f"largest difference from Keras {np.abs(found - expected).max():.2e}, "
         f"{np.sum(found.argmax(-1) != expected.argmax(-1))} of {len(found):,} classes differ"
     )

@@ -11,7 +11,7 @@ from absl import flags
 
 from kerasbits import lifecycle
 from tflite_export.command_line import UsageError, run
-from tflite_export.exporter import ACTIVATIONS, PROFILES, export
+from tflite_export.exporter import ACTIVATIONS, NARROWEST, PROFILES, export
 
 USAGE = """\
 python -m tflite_export.convert --model=m.keras --output=m.tflite
@@ -46,6 +46,14 @@ def _define(values: flags.FlagValues) -> None:
         "'int8' makes a stock file that computes in integers.",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "narrowest",
+        "2",
+        [str(bits) for bits in NARROWEST],
+        "Bits of the narrowest type that a stock file stores weights in. INT2 needs LiteRT 2.1, "
+        "INT4 needs 1.0; INT8 is read by every runtime, and fast.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "sample",
         None,
@@ -76,6 +84,7 @@ def _work(values: flags.FlagValues, rest: list[str]) -> None:
             sample=sample,
             verify=values.verify,
             activations=values.activations,
+            narrowest=int(values.narrowest),
         )
     except ValueError as error:
         if "kerasbits.freeze" in str(error):

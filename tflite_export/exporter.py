@@ -8,14 +8,13 @@ import pathlib
 import keras
 
 from kerasbits import sites
-from tflite_export.collect import PackedModel, collect
+from tflite_export.collect import collect
 from tflite_export.kbits_writer import write_kbits
 from tflite_export.result import ExportResult, result_of
 from tflite_export.stock_writer import write_stock
 from tflite_export.tflite_writer import write_packed
 from tflite_export.unfinished import unfinished
 from tflite_export.verify import compare
-from tflite_export.written import WrittenFile
 
 PROFILES = ("packed", "stock")
 """`packed` keeps every learned width, run by our library; `stock` runs in every unmodified
@@ -23,6 +22,9 @@ TFLite interpreter, in the types that TFLite has."""
 
 ACTIVATIONS = ("float", "int8")
 """Types of what flows between the layers of a stock file."""
+
+NARROWEST = (2, 4, 8)
+"""Bits of the narrowest type that a stock file may store weights in."""
 
 SUFFIXES = (".tflite", ".kbits")
 """Files that exist: a TFLite model, or ours for the C runtime."""
@@ -35,6 +37,7 @@ def export(
     sample=None,
     verify: bool = True,
     activations: str = "float",
+    narrowest: int = 2,
 ) -> ExportResult:
     """Write a frozen model to a file, and check it.
 
@@ -51,6 +54,8 @@ def export(
             of tensors that no quantizer has seen.
         verify: compare the file with the model (see `tflite_export.verify`).
         activations: "float", or "int8" for a stock file that computes in integers.
+        narrowest: 2, 4 or 8: bits of the narrowest type that a stock file stores weights in.
+            Wider types load in older runtimes and run faster (docs/stock.md).
 
     Raises:
         ValueError: a model that cannot be exported, naming the layer; unknown or conflicting
@@ -62,18 +67,23 @@ def export(
         result = export(model, "m.tflite", sample=images[:64])
         print(result)
     """
-    path = _checked(model, path, profile, activations)
+    path = _checked(model, path, profile, activations, narrowest)
     with unfinished(path) as temporary:
         model = _in_float32(model)
         packed = collect(model)
-        written = _write(model, packed, path.suffix, profile, activations, sample)
+        if path.suffix == ".kbits":
+            written = write_kbits(model, packed)
+        elif profile == "stock":
+            written = write_stock(model, packed, activations, sample, narrowest)
+        else:
+            written = write_packed(model, packed)
         temporary.write(written.data)
         found = compare(model, packed, written, temporary.path, sample) if verify else None
         temporary.finish()
     return result_of(path, written, found)
 
 
-def _checked(model, path, profile: str, activations: str) -> pathlib.Path:
+def _checked(model, path, profile: str, activations: str, narrowest: int) -> pathlib.Path:
     """The path, if the arguments of `export` fit each other."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"export: expected a Keras 3 model, got {type(model).__name__}")
@@ -90,18 +100,11 @@ def _checked(model, path, profile: str, activations: str) -> pathlib.Path:
         raise ValueError(f"expected activations among {ACTIVATIONS}, got {activations!r}")
     if activations != "float" and profile != "stock":
         raise ValueError(f"activations='{activations}': expected profile 'stock', got '{profile}'")
+    if narrowest not in NARROWEST:
+        raise ValueError(f"expected narrowest among {NARROWEST}, got {narrowest!r}")
+    if narrowest != 2 and profile != "stock":
+        raise ValueError(f"narrowest={narrowest}: expected profile 'stock', got '{profile}'")
     return path
-
-
-def _write(
-    model, packed: PackedModel, suffix: str, profile: str, activations: str, sample
-) -> WrittenFile:
-    """The file in memory."""
-    if suffix == ".kbits":
-        return write_kbits(model, packed)
-    if profile == "stock":
-        return write_stock(model, packed, activations=activations, sample=sample)
-    return write_packed(model, packed)
 
 
 def _in_float32(model: keras.Model) -> keras.Model:

@@ -49,12 +49,14 @@ def test_demo_runs_to_the_result(images, tmp_path):
     short = ["--float_epochs=4", "--learn_epochs=1", "--tune_epochs=1", "--batch_size=32"]
     done = demo("--method=bitpruning", f"--data_dir={images}", f"--output={tmp_path}", *short)
     assert done.returncode == 0, done.stderr[-2000:]
-    (line,) = [text for text in done.stdout.splitlines() if text.startswith("RESULT bitpruning")]
-    float_accuracy, packed_accuracy = (float(p.split()[-1]) for p in line.split(" %")[:2])
-    assert float_accuracy > 60
-    assert packed_accuracy > 60
-    file = tmp_path / "bitpruning.tflite"
-    assert f"packed file {file.stat().st_size:,} B" in line
+    float_line = next(text for text in done.stdout.splitlines() if text.startswith("float: "))
+    assert float(float_line.split()[1]) > 60
+    lines = [text for text in done.stdout.splitlines() if text.startswith("RESULT bitpruning, ")]
+    files = ("bitpruning.tflite", "bitpruning.kbits", "bitpruning_stock.tflite",
+             "bitpruning_int8.tflite")  # fmt: skip
+    for line, file in zip(lines, files, strict=True):
+        assert float(line.split(": ")[1].split(" %")[0]) > 60
+        assert f" {(tmp_path / file).stat().st_size:,} B" in line
     assert (tmp_path / "bitpruning.keras").exists()
 
 

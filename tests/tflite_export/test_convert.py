@@ -61,6 +61,7 @@ def test_writes_the_file_that_export_writes(saved, tmp_path, capsys):
     [
         ("m.kbits", {}, "kbits", "packed"),
         ("m.tflite", {"profile": "stock"}, "TFLite", "INT4"),
+        ("m.tflite", {"profile": "stock", "narrowest": 8}, "TFLite", "INT8"),
         ("m.tflite", {"profile": "stock", "activations": "int8"}, "TFLite", "INT8"),
     ],
 )
@@ -133,6 +134,7 @@ def bad_arguments(saved, folder):
         ({**model, "output": folder / "no" / "m.tflite"}, 1, "expected an existing folder"),
         ({**model, "output": folder / "m.kbits", "profile": "stock"}, 1, "ending in .tflite"),
         ({**model, **output, "activations": "int8"}, 1, "expected profile 'stock'"),
+        ({**model, **output, "narrowest": 8}, 1, "expected profile 'stock'"),
         ({**model, **output, "sample": "none.npy"}, 1, "sample 'none.npy': expected a .npy"),
         ({**model, **output, "sample": folder / "broken.npy"}, 1, "expected a .npy or .npz file"),
         ({**model, **output, "sample": folder / "narrow.npy"}, 1, "expected shape (samples, 9,"),
@@ -153,8 +155,8 @@ def test_errors_are_one_clear_line(saved, tmp_path, capsys):
 def test_help_names_every_flag(capsys):
     status, out, _ = convert(capsys, help=True)
     assert status == 0
-    for flag in ("activations=float|int8", "freeze", "model=FILE", "output=FILE", "sample=FILE",
-                 "profile=packed|stock", "[no]verify"):  # fmt: skip
+    for flag in ("activations=float|int8", "freeze", "model=FILE", "narrowest=2|4|8",
+                 "output=FILE", "sample=FILE", "profile=packed|stock", "[no]verify"):  # fmt: skip
         assert f"\n  --{flag}\n" in out, flag
 
 
