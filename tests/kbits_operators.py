@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_export import flatbuffer
-from tflite_export.kbits_writer import write_marked
+from tflite_export.kbits.writer import write_marked
 from tflite_export.marked import Marked
 
 IMAGE = (1, 6, 7, 4)

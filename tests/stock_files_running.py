@@ -11,7 +11,7 @@ from keras import ops
 from kerasbits.packed import FloatGrid
 from tflite_export import flatbuffer
 from tflite_export.collect import collect
-from tflite_export.stock_writer import write_stock
+from tflite_export.stock.writer import write_stock
 
 RESOLVERS = litert.OpResolverType
 NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}

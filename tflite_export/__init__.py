@@ -10,7 +10,7 @@ from tflite_export.exporter import export
 from tflite_export.interpreter import Interpreter, delegate_path
 from tflite_export.marked import convert as float_tflite
 from tflite_export.result import ExportResult, LayerResult
-from tflite_export.verification import Verification, VerificationError
+from tflite_export.verification.result import Verification, VerificationError
 
 __all__ = [
     "ExportResult",

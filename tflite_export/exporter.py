@@ -9,12 +9,12 @@ import keras
 
 from kerasbits import sites
 from tflite_export.collect import collect
-from tflite_export.kbits_writer import write_kbits
+from tflite_export.kbits.writer import write_kbits
 from tflite_export.result import ExportResult, result_of
-from tflite_export.stock_writer import write_stock
+from tflite_export.stock.writer import write_stock
 from tflite_export.tflite_writer import write_packed
 from tflite_export.unfinished import unfinished
-from tflite_export.verify import compare
+from tflite_export.verification.compare import compare
 
 PROFILES = ("packed", "stock")
 """`packed` keeps every learned width, run by our library; `stock` runs in every unmodified
@@ -52,7 +52,7 @@ def export(
         sample: inputs to verify with, an array or a structure of arrays as the model takes it.
             Random inputs are checked in any case. With `activations="int8"` it also sets ranges
             of tensors that no quantizer has seen.
-        verify: compare the file with the model (see `tflite_export.verify`).
+        verify: compare the file with the model (see `tflite_export.verification.compare`).
         activations: "float", or "int8" for a stock file that computes in integers.
         narrowest: 2, 4 or 8: bits of the narrowest type that a stock file stores weights in.
             Wider types load in older runtimes and run faster (docs/stock.md).

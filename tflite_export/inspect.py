@@ -8,7 +8,7 @@ import sys
 from absl import flags
 
 from tflite_export.command_line import UsageError, run
-from tflite_export.contents import FileContents, LayerContents, read_contents
+from tflite_export.contents.reading import FileContents, LayerContents, read_contents
 from tflite_export.tables import as_text
 
 USAGE = """\

@@ -7,8 +7,9 @@ import pathlib
 
 import numpy as np
 
-from tflite_export import kbits_file, native
-from tflite_export.kbits_runner import KbitsRunner
+from tflite_export import native
+from tflite_export.kbits import container
+from tflite_export.kbits.runner import KbitsRunner
 
 
 def delegate_path() -> pathlib.Path:
@@ -122,14 +123,14 @@ class Interpreter:
 
 
 def _runner(data: bytes, threads: int, keep_tensors: bool):
-    if data[4:8] != kbits_file.IDENTIFIER:
+    if data[4:8] != container.IDENTIFIER:
         # Here, so that .kbits files run without LiteRT.
         from tflite_export.tflite_runner import TfliteRunner
 
         return TfliteRunner(data, threads, keep_tensors)
     if native.has_library():
         return KbitsRunner(data, keep_tensors)
-    from tflite_export.numpy_runtime import NumpyRunner
+    from tflite_export.in_numpy.runner import NumpyRunner
 
     return NumpyRunner(data, keep_tensors)
 

@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 
-from tflite_export.numpy_op import NumpyOp
+from tflite_export.in_numpy.op import NumpyOp
 
 _MAX_RANK = 8
 _ERROR_BYTES = 256
@@ -102,7 +102,7 @@ class NativeOp:
     """One packed layer, run by the C library. Not for use in two threads at once.
 
     Args:
-        blob: bytes as `tflite_export.blob.write_blob` makes them.
+        blob: bytes as `tflite_export.blob.writer.write_blob` makes them.
 
     Raises:
         ValueError: if the blob is broken, in the words of the C library.

@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 
 from tflite_export.tables import as_text
-from tflite_export.verification import Verification
+from tflite_export.verification.result import Verification
 from tflite_export.written import WrittenFile
 
 COLUMNS = ("layer", "op", "bits", "container", "values B", "total B", "why")

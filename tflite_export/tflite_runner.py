@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from tflite_export import flatbuffer, native
-from tflite_export.blob import read_blob
+from tflite_export.blob.writer import read_blob
 from tflite_export.tflite_writer import packed_blobs
 
 

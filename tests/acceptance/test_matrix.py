@@ -8,7 +8,7 @@ import pytest
 from acceptance.cases import METHODS, NETWORKS, float_bytes, quantized, samples
 
 from tflite_export import Interpreter, export, flatbuffer
-from tflite_export.contents import read_contents
+from tflite_export.contents.reading import read_contents
 
 KINDS = {
     "packed": ("packed.tflite", {}),

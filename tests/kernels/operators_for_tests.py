@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tflite_export import kbits_file
 from tflite_export import kbits_generated as schema
+from tflite_export.kbits import container
 
 RNG = np.random.default_rng(0)
 
@@ -43,7 +43,7 @@ def file_of(case: Case, **changes) -> bytes:
     node.inputs, node.ints, node.floats = list(range(len(case.inputs))), case.ints, case.floats
     for name, value in changes.items():
         setattr(node, name, value)
-    return kbits_file.serialize(model)
+    return container.serialize(model)
 
 
 def tensor_of(shape, dtype, name=None):

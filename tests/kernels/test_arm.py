@@ -10,7 +10,7 @@ from kernels.test_c_checks import kernels_of
 from kernels.test_native import CONVS
 
 from kerasbits.packed import FloatGrid
-from tflite_export.blob import write_blob
+from tflite_export.blob.writer import write_blob
 from tflite_export.layer import PackedLayer
 from tflite_export.native import NativeOp
 

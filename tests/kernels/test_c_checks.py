@@ -14,8 +14,9 @@ import pytest
 from kernels.layers_for_tests import ENCODINGS, GRIDS, random_layer, random_weight
 
 from kerasbits.packed import FloatGrid
-from tflite_export import blob_header, native
-from tflite_export.blob import PackedLayer, read_blob, write_blob
+from tflite_export import native
+from tflite_export.blob import header as blob_header
+from tflite_export.blob.writer import PackedLayer, read_blob, write_blob
 from tflite_export.native import NativeOp
 
 KERNELS = pathlib.Path(native.__file__).parent / "kernels"

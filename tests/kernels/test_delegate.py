@@ -6,7 +6,7 @@ from kernels.layers_for_tests import inputs, random_layer, random_weight
 from kernels.tflite_for_tests import NAMES, chain
 
 from kerasbits.packed import FloatGrid
-from tflite_export.blob import write_blob
+from tflite_export.blob.writer import write_blob
 from tflite_export.layer import PackedLayer
 from tflite_export.native import NativeOp, library_path
 

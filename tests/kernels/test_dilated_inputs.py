@@ -8,7 +8,7 @@ import pytest
 from kernels.layers_for_tests import GRIDS, f32, inputs, make_grid, random_layer
 
 from kerasbits.packed import FloatGrid, Floats, PackedTensor, Uniform, UniformGrid
-from tflite_export.blob import read_blob, write_blob
+from tflite_export.blob.writer import read_blob, write_blob
 from tflite_export.layer import PackedLayer
 from tflite_export.native import NativeOp
 

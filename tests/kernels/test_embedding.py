@@ -7,8 +7,8 @@ import pytest
 from kernels.layers_for_tests import ENCODINGS, f32, make_grid, random_layer, random_weight
 
 from kerasbits.packed import FloatGrid, Floats, PackedTensor, Planes, Table, Uniform
-from tflite_export import blob_header
-from tflite_export.blob import read_blob, section_sizes, write_blob
+from tflite_export.blob import header as blob_header
+from tflite_export.blob.writer import read_blob, section_sizes, write_blob
 from tflite_export.layer import PackedLayer
 from tflite_export.native import NativeOp
 

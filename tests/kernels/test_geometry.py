@@ -9,7 +9,7 @@ from kernels.layers_for_tests import ENCODINGS, GRIDS, f32, inputs, random_layer
 from kernels.reference_for_tests import expected, finish
 
 from kerasbits.packed import FloatGrid, UniformGrid
-from tflite_export.blob import write_blob
+from tflite_export.blob.writer import write_blob
 from tflite_export.layer import PackedLayer
 from tflite_export.native import NativeOp
 

@@ -6,7 +6,7 @@ from kernels.layers_for_tests import GRIDS, f32, make_grid, random_layer, random
 from kernels.reference_for_tests import expected
 
 from kerasbits.packed import FloatGrid, Floats, PackedTensor, PlanesGrid, UniformGrid
-from tflite_export.blob import PackedLayer, write_blob
+from tflite_export.blob.writer import PackedLayer, write_blob
 from tflite_export.native import NativeOp
 
 

@@ -17,7 +17,7 @@ from kerasbits.packed import (
     Uniform,
     UniformGrid,
 )
-from tflite_export.blob import PackedLayer, write_blob
+from tflite_export.blob.writer import PackedLayer, write_blob
 from tflite_export.native import NativeOp, isa
 
 CONVS = [

@@ -12,7 +12,7 @@ from runtimes.environments import run_jobs
 import kerasbits as kb
 from kerasbits.packed import FloatGrid
 from tflite_export import Interpreter, delegate_path, export
-from tflite_export.blob import write_blob
+from tflite_export.blob.writer import write_blob
 from tflite_export.layer import PackedLayer
 from tflite_export.native import NativeOp
 

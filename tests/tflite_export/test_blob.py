@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from kernels.layers_for_tests import ENCODINGS, GRIDS, f32, make_grid, random_layer, random_weight
 
 from kerasbits.packed import FloatGrid, PackedTensor, Planes, Table, Uniform, UniformGrid
-from tflite_export import blob_header
-from tflite_export.blob import PackedLayer, read_blob, section_sizes, write_blob
+from tflite_export.blob import header as blob_header
+from tflite_export.blob.writer import PackedLayer, read_blob, section_sizes, write_blob
 
 SHAPES = {"dense": (13, 5), "conv2d": (3, 2, 3, 5), "depthwise_conv2d": (3, 3, 4, 2)}
 

@@ -8,8 +8,8 @@ import pytest
 from kernels.layers_for_tests import f32
 
 from kerasbits.packed import FloatGrid, Floats, PackedTensor
-from tflite_export import blob_header
-from tflite_export.blob import PackedLayer, read_blob, section_sizes, write_blob
+from tflite_export.blob import header as blob_header
+from tflite_export.blob.writer import PackedLayer, read_blob, section_sizes, write_blob
 
 
 def test_floats_take_space_only_for_channels_that_are_kept():

@@ -9,8 +9,8 @@ import pytest
 from kernels.layers_for_tests import f32, random_layer, random_weight
 
 from kerasbits.packed import FloatGrid, PackedTensor, Planes, Uniform, UniformGrid
-from tflite_export import blob_header
-from tflite_export.blob import PackedLayer, read_blob, section_sizes, write_blob
+from tflite_export.blob import header as blob_header
+from tflite_export.blob.writer import PackedLayer, read_blob, section_sizes, write_blob
 from tflite_export.native import NativeOp
 
 

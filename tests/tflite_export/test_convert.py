@@ -13,7 +13,7 @@ from exportable import PAIRS, SHAPE, frozen, images, network
 
 import kerasbits as kb
 from tflite_export import export
-from tflite_export.contents import read_contents
+from tflite_export.contents.reading import read_contents
 from tflite_export.convert import main
 
 ROOT = pathlib.Path(__file__).parents[2]

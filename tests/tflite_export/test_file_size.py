@@ -12,7 +12,7 @@ from exportable import PAIRS, frozen, images, network
 
 import kerasbits as kb
 from examples.networks import resnet20
-from tflite_export.blob import section_sizes
+from tflite_export.blob.writer import section_sizes
 from tflite_export.collect import collect
 from tflite_export.marked import convert
 from tflite_export.tflite_writer import write_packed

@@ -8,7 +8,7 @@ from operator_names import operator_names
 
 import kerasbits as kb
 from tflite_export import Interpreter, export, flatbuffer
-from tflite_export.blob import read_blob
+from tflite_export.blob.writer import read_blob
 from tflite_export.collect import collect
 from tflite_export.tflite_writer import packed_blobs, write_packed
 

@@ -13,8 +13,8 @@ from exportable import PAIRS, frozen, images, network
 
 import kerasbits as kb
 from tflite_export import export, flatbuffer, float_tflite
-from tflite_export.blob import section_sizes
-from tflite_export.contents import read_contents
+from tflite_export.blob.writer import section_sizes
+from tflite_export.contents.reading import read_contents
 from tflite_export.inspect import main
 from tflite_export.tflite_writer import packed_blobs
 

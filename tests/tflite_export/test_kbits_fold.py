@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as tflite
 
-from tflite_export.kbits_fold import fold
-from tflite_export.kbits_translation import Translation
+from tflite_export.kbits.fold import fold
+from tflite_export.kbits.translation import Translation
 
 SHAPE = [2, 3, 4, 5]
 

@@ -14,13 +14,14 @@ from kernels.test_c_checks import KERNELS
 
 import kerasbits as kb
 from examples.networks import lenet5, mobilenet_v2_small, two_inputs
-from tflite_export import Interpreter, kbits_file, native
+from tflite_export import Interpreter, native
 from tflite_export.collect import collect
+from tflite_export.in_numpy.runner import NumpyRunner
+from tflite_export.kbits import container
+from tflite_export.kbits.runner import KbitsRunner
+from tflite_export.kbits.writer import write_kbits
 from tflite_export.kbits_generated import Op
-from tflite_export.kbits_runner import KbitsRunner
-from tflite_export.kbits_writer import write_kbits
 from tflite_export.native import NativeOp
-from tflite_export.numpy_runtime import NumpyRunner
 from tflite_export.tflite_writer import write_packed
 
 
@@ -168,7 +169,7 @@ def test_the_same_bytes_twice_and_no_more_than_tflite(written, name):
 
 def test_blobs_lie_on_borders_and_are_shared(written):
     network = written("two_inputs")
-    model = kbits_file.read(network.file.data)
+    model = container.read(network.file.data)
     assert {b.path.decode() for b in model.blobs} == set(network.file.layers)
     for blob in network.file.blobs.values():
         assert network.file.data.index(blob) % 64 == 0

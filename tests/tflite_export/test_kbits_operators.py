@@ -5,12 +5,13 @@ import pytest
 import tensorflow as tf
 from kbits_operators import FUNCTIONS, IMAGE, converted, converted_function
 
-from tflite_export import flatbuffer, kbits_file
+from tflite_export import flatbuffer
+from tflite_export.in_numpy.runner import NumpyRunner
+from tflite_export.kbits import container
+from tflite_export.kbits.runner import KbitsRunner
+from tflite_export.kbits.writer import write_marked
 from tflite_export.kbits_generated import Op
-from tflite_export.kbits_runner import KbitsRunner
-from tflite_export.kbits_writer import write_marked
 from tflite_export.marked import Marked
-from tflite_export.numpy_runtime import NumpyRunner
 from tflite_export.tflite_runner import TfliteRunner
 
 OP_NAMES = {code: name for name, code in vars(Op).items() if isinstance(code, int)}
@@ -31,7 +32,7 @@ def test_an_operation(name):
             np.testing.assert_allclose(got, want, rtol=2e-6, atol=4e-6 * max(1, abs(want).max()))
     assert np.std(np.concatenate([np.ravel(y) for y in found])) > 0.1
     if name != "blocks":
-        ops = {node.op for node in kbits_file.read(data).nodes}
+        ops = {node.op for node in container.read(data).nodes}
         assert getattr(Op, name) in ops, [OP_NAMES[op] for op in ops]
 
 

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from tflite_export import kbits_file
 from tflite_export import kbits_generated as generated
+from tflite_export.kbits import container
 
 EXPORT = pathlib.Path(__file__).parents[2] / "tflite_export"
 SCHEMA = re.sub(r"//.*", "", (EXPORT / "kbits.fbs").read_text())
@@ -57,9 +57,9 @@ def test_types_identifier_and_version_of_c():
     header = (EXPORT / "kernels" / "kb_model.h").read_text()
     assert f"KB_FLOAT32 = {generated.Type.FLOAT32}, KB_INT32 = {generated.Type.INT32}" in header
     reader = (EXPORT / "kernels" / "model_read.c").read_text()
-    assert f"kVersion = {kbits_file.VERSION}," in reader
-    assert f'"{kbits_file.IDENTIFIER.decode()}", 4)' in reader
-    assert f'file_identifier "{kbits_file.IDENTIFIER.decode()}"' in SCHEMA
+    assert f"kVersion = {container.VERSION}," in reader
+    assert f'"{container.IDENTIFIER.decode()}", 4)' in reader
+    assert f'file_identifier "{container.IDENTIFIER.decode()}"' in SCHEMA
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from kernels.layers_for_tests import inputs, random_layer
 
-from tflite_export.blob import write_blob
+from tflite_export.blob.writer import write_blob
 from tflite_export.native import NativeOp, open_op
 
 ROOT = pathlib.Path(__file__).parents[2]

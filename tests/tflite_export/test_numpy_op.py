@@ -23,11 +23,11 @@ from kerasbits.packed import (
     Uniform,
     UniformGrid,
 )
-from tflite_export.blob import write_blob
-from tflite_export.exact_terms import input_terms, total
+from tflite_export.blob.writer import write_blob
+from tflite_export.in_numpy.exact_terms import input_terms, total
+from tflite_export.in_numpy.op import NumpyOp
 from tflite_export.layer import PackedLayer
 from tflite_export.native import NativeOp
-from tflite_export.numpy_op import NumpyOp
 
 PADS = ((1, 2), (0, 1))
 CONVS = [

@@ -10,15 +10,15 @@ from kernels.operators_for_tests import CASES, file_of, given, tensor_of
 
 import kerasbits as kb
 from kerasbits.packed import FloatGrid
-from tflite_export import kbits_file
 from tflite_export import kbits_generated as schema
-from tflite_export.blob import write_blob
+from tflite_export.blob.writer import write_blob
 from tflite_export.collect import collect
-from tflite_export.kbits_runner import KbitsRunner
-from tflite_export.kbits_writer import write_kbits
+from tflite_export.in_numpy.op import NumpyOp
+from tflite_export.in_numpy.runner import NumpyRunner
+from tflite_export.kbits import container
+from tflite_export.kbits.runner import KbitsRunner
+from tflite_export.kbits.writer import write_kbits
 from tflite_export.layer import PackedLayer
-from tflite_export.numpy_op import NumpyOp
-from tflite_export.numpy_runtime import NumpyRunner
 
 IDS = [f"{i}-{case.op}" for i, case in enumerate(CASES)]
 
@@ -126,9 +126,9 @@ def test_what_does_not_fit_is_refused(op, changes, message):
 
 def edited(case, edit):
     """The file of a case after a change of its tree."""
-    model = kbits_file.read(file_of(case))
+    model = container.read(file_of(case))
     edit(model)
-    return kbits_file.serialize(model)
+    return container.serialize(model)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def words_network():
 
 def test_a_network_of_layers(words_network):
     model, blobs = words_network
-    runner = NumpyRunner(kbits_file.serialize(model), keep_tensors=True)
+    runner = NumpyRunner(container.serialize(model), keep_tensors=True)
     assert runner.inputs == [("t0", (1, 3), np.int32)]
     assert runner.outputs == [("t4", (1, 3, 4), np.float32), ("t2", (1, 3, 4), np.float32)]
     assert runner.batch == 1
@@ -223,7 +223,7 @@ def test_a_network_of_layers(words_network):
 
 
 def test_tensors_are_let_go_unless_asked_for(words_network):
-    runner = NumpyRunner(kbits_file.serialize(words_network[0]))
+    runner = NumpyRunner(container.serialize(words_network[0]))
     runner.run([np.array([[4, 0, 1]])])
     np.testing.assert_array_equal(runner.tensor(4).shape, (1, 3, 4))
     for index in (0, 1, 3, 99):
@@ -232,7 +232,7 @@ def test_tensors_are_let_go_unless_asked_for(words_network):
 
 
 def test_wrong_inputs_are_refused(words_network):
-    runner = NumpyRunner(kbits_file.serialize(words_network[0]))
+    runner = NumpyRunner(container.serialize(words_network[0]))
     for arrays, message in (
         ([], "1 inputs"),
         ([np.zeros((2, 3))], "input 't0'.*\\(1, 3\\)"),
@@ -247,14 +247,14 @@ def test_layers_and_types_that_do_not_fit_are_refused(words_network, index):
     model = words_network[0]
     model.nodes[index].blob = 1 - index
     with pytest.raises(ValueError, match=f"node {index} .PACKED.*(int32|float32)"):
-        NumpyRunner(kbits_file.serialize(model))
+        NumpyRunner(container.serialize(model))
 
 
 def test_layers_and_shapes_that_do_not_fit_are_refused(words_network):
     model = words_network[0]
     model.tensors[2].shape = np.array((1, 3, 5), np.int32)
     with pytest.raises(ValueError, match=r"node 1 .PACKED.*\(1, 3, 4\)"):
-        NumpyRunner(kbits_file.serialize(model))
+        NumpyRunner(container.serialize(model))
 
 
 def test_what_is_no_number_passes_without_warnings():
@@ -280,7 +280,7 @@ def test_an_exported_network_runs_alike_in_both():
     assert (numpy_runner.inputs, numpy_runner.outputs) == (c_runner.inputs, c_runner.outputs)
     for x in images(4)[:, None]:
         (y,), (z,) = c_runner.run([x]), numpy_runner.run([x])
-        for index in range(len(kbits_file.read(data).tensors)):
+        for index in range(len(container.read(data).tensors)):
             of_c, of_numpy = c_runner.tensor(index), numpy_runner.tensor(index)
             np.testing.assert_allclose(of_numpy, of_c, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(z, y, rtol=1e-5, atol=1e-6)

@@ -18,8 +18,8 @@ from stock_files_running import (
 import kerasbits as kb
 from tflite_export import flatbuffer
 from tflite_export.marked import convert
-from tflite_export.stock_kernels import stock_kernel
-from tflite_export.stock_operators import file_order
+from tflite_export.stock.kernels import stock_kernel
+from tflite_export.stock.operators import file_order
 
 CONTAINERS = {
     "uniform2": "INT2",

@@ -7,8 +7,8 @@ from stock_files_running import RESOLVERS, Runner, operators
 
 from kerasbits.packed import FloatGrid, PlanesGrid, TableGrid, UniformGrid
 from tflite_export import flatbuffer
-from tflite_export.stock_graph import StockGraph
-from tflite_export.stock_grids import borders, int8_codes, quantized_input
+from tflite_export.stock.graph import StockGraph
+from tflite_export.stock.grids import borders, int8_codes, quantized_input
 
 APOT = np.array([0, 1, 2, 3, 4, 6, 8, 12], np.int16)
 MIDS = ((APOT[1:] + APOT[:-1]) / 2 / APOT[-1]).astype(np.float32)

@@ -5,8 +5,8 @@ import pytest
 
 from kerasbits.packed import FloatGrid, Floats, PackedTensor, Planes, Table, Uniform
 from tflite_export.layer import PackedLayer
-from tflite_export.stock_graph import constant_bytes
-from tflite_export.stock_kernels import stock_kernel
+from tflite_export.stock.graph import constant_bytes
+from tflite_export.stock.kernels import stock_kernel
 
 ROWS = 400
 """Enough weights a channel that integers are smaller than floats."""

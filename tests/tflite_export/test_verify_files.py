@@ -10,10 +10,10 @@ from exportable import PAIRS, frozen, images, network
 
 import kerasbits as kb
 from tflite_export import VerificationError, export, flatbuffer
-from tflite_export.blob import read_blob, write_blob
+from tflite_export.blob.writer import read_blob, write_blob
 from tflite_export.collect import collect
 from tflite_export.tflite_writer import write_packed
-from tflite_export.verify import compare
+from tflite_export.verification.compare import compare
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ from ai_edge_litert import schema_py_generated as schema
 from exportable import frozen, images
 
 import kerasbits as kb
-from tflite_export import VerificationError, export, flatbuffer, kbits_file, native
+from tflite_export import VerificationError, export, flatbuffer, native
 from tflite_export import kbits_generated as kbits
 from tflite_export.collect import collect
-from tflite_export.kbits_writer import write_kbits
-from tflite_export.stock_writer import write_stock
-from tflite_export.verify import compare
+from tflite_export.kbits import container
+from tflite_export.kbits.writer import write_kbits
+from tflite_export.stock.writer import write_stock
+from tflite_export.verification.compare import compare
 
 KINDS = {
     "packed": ("m.tflite", {}),
@@ -190,9 +191,9 @@ def test_stock_with_an_operator_between_layers_changed(image_model, tmp_path):
 def damaged_kbits(model, tmp_path, change):
     packed = collect(model)
     written = write_kbits(model, packed)
-    tree = kbits_file.read(written.data)
+    tree = container.read(written.data)
     change(tree)
-    (tmp_path / "m.kbits").write_bytes(kbits_file.serialize(tree))
+    (tmp_path / "m.kbits").write_bytes(container.serialize(tree))
     return compare(model, packed, written, tmp_path / "m.kbits")
 
 

@@ -1,0 +1,1 @@
+"""One packed layer as bytes: see docs/blob_format.md."""

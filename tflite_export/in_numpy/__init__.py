@@ -1,0 +1,1 @@
+"""Packed layers and `.kbits` files in NumPy, where the C library is not built."""

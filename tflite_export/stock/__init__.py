@@ -1,0 +1,1 @@
+"""TFLite files of builtin operators only: see docs/stock.md."""

@@ -1,0 +1,1 @@
+"""Does a file compute what its model computes?"""
