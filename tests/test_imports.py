@@ -66,7 +66,7 @@ def test_maths_are_pure():
         assert all([ast.unparse(b) for b in node.bases] == ["NamedTuple"] for node in classes), path
 
 
-@pytest.mark.parametrize("name", ["packed", "bops"])
+@pytest.mark.parametrize("name", ["packed", "geometry", "bops"])
 def test_records_need_numpy_alone(name):
     check([ROOT / "kerasbits" / f"{name}.py"], "numpy")
 
@@ -118,6 +118,33 @@ def test_the_exporter_knows_no_method():
         for name in imports(path):
             if is_below(name, "kerasbits"):
                 assert is_below(name, *(f"kerasbits.{a}" for a in allowed)), f"{path}: {name}"
+
+
+PACKAGES = {
+    "blob": ("blob", "layer"),
+    "kbits": ("blob", "collect", "folding", "layer", "marked", "native", "written"),
+    "stock": ("collect", "graph", "marked", "layer", "written", "tflite_runner", "samples"),
+    "in_numpy": ("blob", "kbits.container", "layer"),
+    "contents": ("blob", "kbits.container", "layer"),
+}
+"""What the packages of the exporter may import of it, beside themselves and what reads TFLite."""
+
+READS_TFLITE = ("flatbuffer", "rewriting", "shapes", "kbits_generated", "tflite_writer")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_of_the_exporter_run_one_way(package):
+    allowed = (package, *PACKAGES[package], *READS_TFLITE)
+    for path in sources(f"tflite_export/{package}"):
+        for name in imports(path):
+            if is_below(name, "tflite_export"):
+                assert is_below(name, *(f"tflite_export.{a}" for a in allowed)), f"{path}: {name}"
+
+
+def test_no_imports_for_types_alone():
+    """They would hide that two files need each other."""
+    for path in sources("kerasbits", "tflite_export", "examples"):
+        assert not [name for name in imports(path) if name.endswith("TYPE_CHECKING")], path
 
 
 def test_examples_use_public_names():

@@ -8,7 +8,7 @@ markers would compute never matters.
 A converter that sees constants multiplies them out: a scaling before or after a layer would go
 into its kernel, a padding into its geometry. So a nonlinear operation that the model does not
 have, a barrier, stands before and behind each marked layer. They are taken out afterwards, and
-what may become part of an operator is put there then (see `fusing`).
+what may become part of an operator is put there then (see `fusing` and `folding`).
 
 What matters of a marked layer is that it becomes one operator with an output of the right shape.
 So groups are left out, and dilated kernels are dense ones of the same reach, because the converter

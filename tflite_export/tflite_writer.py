@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export import flatbuffer, rewriting
 from tflite_export.blob.writer import section_sizes, write_blob
 from tflite_export.collect import PackedModel
-from tflite_export.fusing import fold_neighbours
+from tflite_export.folding import fold_neighbours
 from tflite_export.marked import Marked, convert_marked, data_input
 from tflite_export.written import Stored, WrittenFile
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tflite_export.graph import trace
-from tflite_export.verification.samples import given_inputs, random_inputs, whole_batches
+from tflite_export.samples import given_inputs, random_inputs, whole_batches
 
 
 def ids_and_features():

@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as tflite
 from tflite_export import kbits_generated as schema
 from tflite_export.blob.writer import section_sizes, write_blob
 from tflite_export.collect import PackedModel
-from tflite_export.fusing import fold_neighbours
+from tflite_export.folding import fold_neighbours
 from tflite_export.kbits import container, elementwise, shapes, windows
 from tflite_export.kbits import float_layers as floats
 from tflite_export.kbits.fold import fold

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tflite_export.collect import PackedModel
-from tflite_export.verification.samples import given_inputs, random_inputs, whole_batches
+from tflite_export.samples import given_inputs, random_inputs, whole_batches
 from tflite_export.written import WrittenFile
 
 RANDOM_SAMPLES = 32

@@ -23,12 +23,12 @@ from tflite_export.in_numpy.runner import NumpyRunner
 from tflite_export.interpreter import Interpreter
 from tflite_export.kbits import container
 from tflite_export.kbits.writer import write_kbits
+from tflite_export.samples import given_inputs, random_inputs, whole_batches
 from tflite_export.tflite_writer import packed_blobs
 from tflite_export.verification.layers import verify_layer
 from tflite_export.verification.recorder import Recorder
 from tflite_export.verification.result import Verification, VerificationError, first
 from tflite_export.verification.runs import CheckBlobs, CheckStock
-from tflite_export.verification.samples import given_inputs, random_inputs, whole_batches
 from tflite_export.verification.tensors import Tensors
 from tflite_export.verification.whole_file import verify_file
 from tflite_export.written import WrittenFile
