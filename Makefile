@@ -55,4 +55,4 @@ tools:
 	  || echo "make: some tests are skipped without $(TOOLS)" >&2
 
 clean:
-	rm -rf $(VENV) build *.egg-info runs tflite_export/libkerasbits.so
+	rm -rf $(VENV) .runtimes build *.egg-info runs tflite_export/libkerasbits.so
