@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
   $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
   done)
 METHOD ?= bitpruning
+# Test files that run at once.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard tflite_export/kernels/*)
@@ -23,7 +25,7 @@ demo: setup data
 	$(BIN)/python examples/demo.py --method=$(METHOD) $(ARGS)
 
 test: setup data tools lint check-c
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

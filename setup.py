@@ -43,7 +43,7 @@ EXTRAS = {
     ],
     "tfmot": ["tensorflow-model-optimization>=0.8", "tf_keras>=2.20"],
     "examples": ["absl-py"],
-    "test": ["pytest", "hypothesis", "ruff", "jax"],
+    "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "jax"],
 }
 
 CLASSIFIERS = [
