@@ -227,3 +227,17 @@ def test_a_graph_that_was_traced_wrongly(image_model, tmp_path, monkeypatch):
     monkeypatch.setattr("tflite_export.exporter.collect", lambda model: wrong)
     with pytest.raises(VerificationError, match="though every layer agrees"):
         export(image_model, tmp_path / "m.tflite")
+
+
+def test_uses_that_read_the_same_are_one_in_the_file(tmp_path):
+    """The converter merges them; in integers each of them must be compared with that one."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    inputs, shared = keras.Input((5,)), layers.Dense(5, activation="relu", name="shared")
+    again = shared(shared(inputs))
+    top = layers.Dense(3, name="top")(shared(shared(inputs)))
+    model = frozen(keras.Model(inputs, [top, again]), kb.Uniform(4), kb.Uniform(8), images(8, (5,)))
+    name, options = KINDS["int8"]
+    checked = export(model, tmp_path / name, sample=images(3, (5,)), **options).verification
+    assert checked.codes == 7 * 5 * 5
+    assert checked.max_code_difference <= 1

@@ -100,8 +100,10 @@ class Follower:
     def __init__(self, packed, written, tensors, uses, check: Check, batch: slice):
         self.packed, self.written, self.tensors = packed, written, tensors
         self.uses, self.check = uses, check
-        self.left = {path: list(zip(written.inputs[path], written.outputs[path], strict=True))
-                     for path in written.inputs}  # fmt: skip
+        self.places = {
+            path: list(zip(written.inputs[path], written.outputs[path], strict=True))
+            for path in written.inputs
+        }
         self.done = dict.fromkeys(packed.layers, 0)
         self.batch = batch
         self.clean: np.ndarray = np.ones(1, bool)  # samples whose codes are the model's
@@ -135,12 +137,14 @@ class Follower:
     def _tensors(self, path: str, x: np.ndarray) -> tuple[FileTensor, FileTensor] | None:
         """Input and output of this use in the file.
 
-        The file may run the uses of a shared layer in another order, so they are told apart by
-        what is in them; a file that really mixes them up has other outputs.
+        The file may run the uses of a shared layer in another order, uses that read the same only
+        once, and others not at all. So they are told apart by what is in them; a file that really
+        mixes them up has other outputs. None for a use that the file does without.
         """
-        sources = [(self.tensors.get(i), o) for i, o in self.left[path]]
-        fitting = [i for i, (source, _) in enumerate(sources) if source.values.size == x.size]
-        if sources and not fitting:
+        sources = [(self.tensors.get(i), o) for i, o in self.places[path]]
+        fitting = [(source, o) for source, o in sources if source.values.size == x.size]
+        fewer = len(sources) < len(self.uses[path])
+        if not fitting and not fewer:
             raise VerificationError(
                 f"layer '{path}': expected to read {x.shape} in the file, got "
                 f"{sources[0][0].values.shape}"
@@ -148,13 +152,26 @@ class Follower:
         if not fitting:
             return None
 
-        def distance(i: int) -> float:
-            return np.abs(sources[i][0].values.reshape(x.shape) - x).sum(dtype=np.float64)
+        def distance(end: tuple[FileTensor, int]) -> float:
+            return np.abs(end[0].values.reshape(x.shape) - x).sum(dtype=np.float64)
 
-        nearest = min(fitting, key=distance) if len(fitting) > 1 else fitting[0]
-        self.left[path].pop(nearest)
-        source, output = sources[nearest]
-        return source.reshaped(x.shape), self.tensors.get(output)
+        source, output = min(fitting, key=distance)
+        source = source.reshaped(x.shape)
+        if fewer and self._far(self.written.layers[path], x, source.values).any():
+            return None
+        return source, self.tensors.get(output)
+
+    def _far(self, layer: PackedLayer, x: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Where an input in the file differs from `x` by more than a tie."""
+        grid = layer.grid
+        if isinstance(grid, FloatGrid):
+            return ~(relative_error(x, found) <= TOLERANCE)
+        differs = _differs(grid, x, self._values(grid, found))
+        return differs & (grid.border_distance(x) > tie_limit(x)) | ~np.isfinite(found)
+
+    def _values(self, grid, found: np.ndarray) -> np.ndarray:
+        """An input in the file on its grid."""
+        return found if self.tensors.rounded else grid.values(grid.codes(found))
 
     def _compare_input(self, path: str, layer: PackedLayer, x, source: FileTensor, alone) -> None:
         """Codes of an input; those that differ must be ties.
@@ -166,12 +183,10 @@ class Follower:
         """
         found, grid = source.values, layer.grid
         self.clean = np.broadcast_to(self.clean, len(x))
-        if isinstance(grid, FloatGrid):
-            far = ~(relative_error(x, found) <= TOLERANCE)
-        else:
-            values = found if self.tensors.rounded else grid.values(grid.codes(found))
+        far = self._far(layer, x, found)
+        if not isinstance(grid, FloatGrid):
+            values = self._values(grid, found)
             differs = _differs(grid, x, values)
-            far = differs & (grid.border_distance(x) > tie_limit(x)) | ~np.isfinite(found)
             clean = self.clean.reshape(-1, *[1] * (x.ndim - 1))
             moved = clean & _differs(grid, alone, values)
             # In integers the layers before may be one code off, which is no tie.
