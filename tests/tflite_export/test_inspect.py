@@ -124,6 +124,28 @@ def test_kernels_of_several_parts_in_a_stock_file(tmp_path):
     assert contents.code_bytes == result.weight_bytes
 
 
+@pytest.mark.parametrize("activations", ["float", "int8"])
+@pytest.mark.parametrize("pair", ["uniform4", "ls2", "float_kernels"])
+def test_layers_of_a_stock_file_have_their_names(tmp_path, pair, activations):
+    q = frozen(network(), *PAIRS[pair])
+    options = {"profile": "stock", "activations": activations}
+    result = export(q, tmp_path / "m.tflite", verify=False, **options)
+    names = [layer.name for layer in read_contents(result.path).layers]
+    assert names == ["first", "dilated", "valid", "hidden", "last"]
+
+
+def test_tables_of_a_stock_file_have_their_names(tmp_path):
+    ids = keras.Input((5,), dtype="int32")
+    words = keras.layers.Embedding(40, 8, name="words")(ids)
+    model = keras.Model(ids, keras.layers.Embedding(30, 8, name="more")(ids) + words)
+    for bits in (4, 8):
+        q = kb.quantize_model(model, kb.Uniform(bits))
+        kb.freeze(q)
+        result = export(q, tmp_path / "m.tflite", profile="stock")
+        names = {layer.name for layer in read_contents(result.path).layers}
+        assert names == {"words", "more"}
+
+
 def test_a_float_file_of_the_stock_converter(float_file, capsys):
     contents = read_contents(float_file)
     assert contents.kind == "TFLite"

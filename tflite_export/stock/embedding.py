@@ -14,7 +14,7 @@ _LOOKED_UP = ("INT8", "INT16")
 
 
 def add_embedding(
-    graph: StockGraph, layer: PackedLayer, kernel: StockKernel, ids: int, output: int
+    graph: StockGraph, path: str, layer: PackedLayer, kernel: StockKernel, ids: int, output: int
 ) -> None:
     """Add the look-up of rows.
 
@@ -22,22 +22,24 @@ def add_embedding(
     memory. Tables of narrower types are dequantized as a whole, once.
     """
     if any(term.container not in _LOOKED_UP for term in kernel.terms) or not kernel.terms:
-        graph.add("GATHER", [add_kernel(graph, layer, kernel), ids], output)
+        graph.add("GATHER", [add_kernel(graph, path, layer, kernel), ids], output)
         return
     total = None
     for term in kernel.terms:
-        rows = _rows(graph, kernel, term, ids, graph.shape(output))
+        rows = _rows(graph, path, kernel, term, ids, graph.shape(output))
         total = rows if total is None else graph.add("ADD", [total, rows])
     if kernel.offset is not None:
         graph.add("ADD", [total, _parameter(graph, kernel, kernel.offset, ids)])
     graph.end_in(output)
 
 
-def _rows(graph: StockGraph, kernel: StockKernel, term: Term, ids: int, shape: list[int]) -> int:
+def _rows(
+    graph: StockGraph, path: str, kernel: StockKernel, term: Term, ids: int, shape: list[int]
+) -> int:
     """Dequantized rows of one constant."""
     several = term.scale.size > 1
     parameters = (np.ones(1), np.zeros(1), 0) if several else (term.scale, term.zero, 0)
-    table = graph.constant(term.integers, term.container, parameters)
+    table = graph.constant(term.integers, term.container, parameters, path)
     rows = graph.tensor(shape, term.container, parameters)
     version, of_type = (2, 2) if term.container == "INT8" else (4, 3)
     graph.add("GATHER", [table, ids], rows, version)

@@ -82,9 +82,13 @@ class StockGraph:
         return len(self.graph.tensors) - 1
 
     def constant(
-        self, values: np.ndarray, kind: str, quantization: Quantization | None = None
+        self,
+        values: np.ndarray,
+        kind: str,
+        quantization: Quantization | None = None,
+        name: str | None = None,
     ) -> int:
-        """A constant; equal ones are stored once."""
+        """A constant; equal ones are stored once, under the name of the first."""
         values = np.asarray(values)
         data = constant_bytes(values, kind)
         parameters = None
@@ -98,6 +102,7 @@ class StockGraph:
             self.tree.buffers.append(buffer)
             index = self.tensor(list(values.shape), kind, quantization)
             self.graph.tensors[index].buffer = len(self.tree.buffers) - 1
+            self.graph.tensors[index].name = name
             self._constants[key] = index
         return self._constants[key]
 

@@ -83,11 +83,11 @@ class StockLayers:
         layer, kernel = self.marked.layers[use.path], self.kernels[use.path]
         self._materialize([use.x])
         if layer.op == "embedding":
-            add_embedding(self.graph, layer, kernel, use.x, use.output)
+            add_embedding(self.graph, use.path, layer, kernel, use.x, use.output)
             return use, use.x, use.output
         x = self._shared(use, layer, self._rounded)
         if use.path not in self._kernels:
-            self._kernels[use.path] = add_kernel(self.graph, layer, kernel)
+            self._kernels[use.path] = add_kernel(self.graph, use.path, layer, kernel)
         bias = self.graph.constant(bias_of(layer), "FLOAT32")
         inputs = [x, self._kernels[use.path], bias]
         if is_transposed(layer):
@@ -122,9 +122,8 @@ class StockLayers:
         x = self._codes(use, layer)
         axis, unit = channel_axis(layer), layer.grid.step * integer.scale
         zeros = np.zeros(len(unit), np.int64)
-        kernel = self.graph.constant(
-            file_order(layer, integer.steps), "INT8", (integer.scale, zeros, axis)
-        )
+        steps = file_order(layer, integer.steps)
+        kernel = self.graph.constant(steps, "INT8", (integer.scale, zeros, axis), use.path)
         bias = np.rint(bias_of(layer) / unit).astype(np.int64)
         bias = self.graph.constant(bias, "INT32", (unit, zeros, 0))
         form = self.plan.outputs[use.path]

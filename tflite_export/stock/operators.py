@@ -46,13 +46,16 @@ def channel_axis(layer: PackedLayer) -> int:
     return 3 if layer.op == "depthwise_conv2d" else 0
 
 
-def add_kernel(graph: StockGraph, layer: PackedLayer, kernel: StockKernel) -> int:
-    """The float tensor of a kernel in TFLite's order: its constants dequantized and added up."""
+def add_kernel(graph: StockGraph, path: str, layer: PackedLayer, kernel: StockKernel) -> int:
+    """The float tensor of a kernel in TFLite's order: its constants dequantized and added up.
+
+    The constants are named after the layer's path.
+    """
     if not kernel.terms:
-        return graph.constant(file_order(layer, kernel.values), "FLOAT32")
+        return graph.constant(file_order(layer, kernel.values), "FLOAT32", name=path)
     total, axis = None, channel_axis(layer)
     for term in kernel.terms:
-        values = _dequantized(graph, file_order(layer, term.integers), term, axis)
+        values = _dequantized(graph, path, file_order(layer, term.integers), term, axis)
         total = values if total is None else graph.add("ADD", [total, values])
     if kernel.offset is None:
         return total
@@ -60,12 +63,12 @@ def add_kernel(graph: StockGraph, layer: PackedLayer, kernel: StockKernel) -> in
     return graph.add("ADD", [total, graph.constant(offset, "FLOAT32")])
 
 
-def _dequantized(graph: StockGraph, integers: np.ndarray, term: Term, axis: int) -> int:
+def _dequantized(graph: StockGraph, path: str, integers: np.ndarray, term: Term, axis: int) -> int:
     """One constant, dequantized. INT16 has one scale only; others are multiplied in."""
     scale, several = term.scale, term.scale.size > 1
     multiplied = term.container == "INT16" and several
     given = (np.ones(1), term.zero[:1], 0) if multiplied else (scale, term.zero, axis)
-    stored = graph.constant(integers, term.container, given)
+    stored = graph.constant(integers, term.container, given, path)
     version = {"INT2": 7, "INT4": 6, "INT8": 5 if several else 2, "INT16": 3}[term.container]
     values = graph.add("DEQUANTIZE", [stored], version=version)
     if not multiplied:
