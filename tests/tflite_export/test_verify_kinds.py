@@ -166,6 +166,28 @@ def test_stock_with_a_wrong_scale(image_model, tmp_path, activations):
         damaged_stock(image_model, tmp_path, change, activations=activations)
 
 
+@pytest.mark.parametrize(("codes", "found"), [(0.9, False), (2.1, True)])
+def test_integers_may_be_one_code_off(image_model, tmp_path, codes, found):
+    """The bias of one channel moves what the layer gives by a number of its output's codes."""
+
+    def change(tree):
+        tensors = tree.subgraphs[0].tensors
+        kernel = kernel_of_first(tree)
+        (op,) = (
+            op for op in tree.subgraphs[0].operators if any(tensors[i] is kernel for i in op.inputs)
+        )
+        bias, output = tensors[op.inputs[2]], tensors[op.outputs[0]]
+        values = np.array(tree.buffers[bias.buffer].data, np.uint8).view("<i4")
+        values[1] += round(codes * output.quantization.scale[0] / bias.quantization.scale[1])
+        tree.buffers[bias.buffer].data = values.view(np.uint8)
+
+    if not found:
+        damaged_stock(image_model, tmp_path, change, activations="int8")
+        return
+    with pytest.raises(VerificationError, match="layer 'first': in the whole file its output"):
+        damaged_stock(image_model, tmp_path, change, activations="int8")
+
+
 def test_stock_with_nan(image_model, tmp_path):
     def change(tree):
         bias = next(t for t in stored(tree, (schema.TensorType.FLOAT32,)) if len(t.shape) == 1)

@@ -14,6 +14,7 @@ from tflite_export.blob.writer import read_blob
 from tflite_export.collect import Collected
 from tflite_export.layer import PackedLayer
 from tflite_export.native import open_op
+from tflite_export.verification.activated import activated_error
 from tflite_export.verification.padding import as_read
 from tflite_export.verification.recorder import Use
 from tflite_export.verification.result import (
@@ -114,9 +115,10 @@ def _verify_use(collected: Collected, layer: PackedLayer, op, use: Use) -> float
             f"layer '{collected.path}': expected an output of shape {y.shape}, got {found.shape}"
         )
     found = found.reshape(y.shape)
-    if layer.op != "embedding":
-        found = _activated(collected, np.clip(found, *clamp))
-    error = relative_error(y, found)
+    if layer.op == "embedding":
+        error = relative_error(y, found)
+    else:
+        error, found = activated_error(collected, y, np.clip(found, *clamp))
     if not (error <= TOLERANCE).all():
         at = first(~(error <= TOLERANCE))
         raise VerificationError(
@@ -124,11 +126,6 @@ def _verify_use(collected: Collected, layer: PackedLayer, op, use: Use) -> float
             f"file {found[at]!r}"
         )
     return float(error.max(initial=0))
-
-
-def _activated(collected: Collected, y: np.ndarray) -> np.ndarray:
-    """`y` after the activation of the layer, which the file may run as an operator of its own."""
-    return ops.convert_to_numpy(collected.layer.activation(ops.convert_to_tensor(y)))
 
 
 def _verify_codes(collected, layer, op, x, quantized) -> np.ndarray:

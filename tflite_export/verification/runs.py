@@ -10,6 +10,7 @@ from tflite_export.collect import Collected
 from tflite_export.in_numpy.op import NumpyOp
 from tflite_export.layer import PackedLayer
 from tflite_export.native import NativeOp, open_op
+from tflite_export.verification.activated import activated_error
 from tflite_export.verification.padding import as_fed
 from tflite_export.verification.result import (
     TOLERANCE,
@@ -78,10 +79,11 @@ def _keras_error(collected: Collected, layer: PackedLayer, x: np.ndarray, found)
         y = collected.batch_norm(y)
     expected = ops.convert_to_numpy(y)
     found = found.reshape(expected.shape)
-    if layer.op != "embedding":
+    if layer.op == "embedding":
+        error = relative_error(expected, found)
+    else:
         expected = np.clip(expected, layer.act_min, layer.act_max)
-        found = ops.convert_to_numpy(collected.layer.activation(ops.convert_to_tensor(found)))
-    error = relative_error(expected, found)
+        error, found = activated_error(collected, expected, found)
     _raise(collected, ~(error <= TOLERANCE), expected, found, "the model")
     return float(error.max(initial=0))
 
