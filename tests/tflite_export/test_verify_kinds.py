@@ -263,3 +263,15 @@ def test_uses_that_read_the_same_are_one_in_the_file(tmp_path):
     checked = export(model, tmp_path / name, sample=images(3, (5,)), **options).verification
     assert checked.codes == 7 * 5 * 5
     assert checked.max_code_difference <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_float_inputs_beyond_their_range(tmp_path, kind):
+    """All 32 bits, but clipped: where the file clips is no difference."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="only")])
+    pair = kb.BayesianBits(max_bits=32), kb.BayesianBits(max_bits=32)
+    model = frozen(model, *pair, images(8, (6,)))
+    name, options = KINDS[kind]
+    checked = export(model, tmp_path / name, sample=5 * images(3, (6,)), **options).verification
+    assert checked.max_error <= 1e-4

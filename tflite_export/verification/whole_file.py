@@ -165,7 +165,8 @@ class Follower:
         """Where an input in the file differs from `x` by more than a tie."""
         grid = layer.grid
         if isinstance(grid, FloatGrid):
-            return ~(relative_error(x, found) <= TOLERANCE)
+            ends = (grid.lo, grid.hi)  # stock files cut inputs off before they come to the layer
+            return ~(relative_error(np.clip(x, *ends), np.clip(found, *ends)) <= TOLERANCE)
         differs = _differs(grid, x, self._values(grid, found))
         return differs & (grid.border_distance(x) > tie_limit(x)) | ~np.isfinite(found)
 
