@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 import secrets
@@ -21,14 +22,24 @@ class UnfinishedFile:
 
     def write(self, data: bytes) -> None:
         """Replace the content, down to the disk: a name must never stand before its bytes."""
-        with self.path.open("wb") as file:
+        with _naming(self.target), self.path.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
 
     def finish(self) -> None:
         """Give it the name of the target, in one step; an older file is replaced."""
-        os.replace(self.path, self.target)
+        with _naming(self.target):
+            os.replace(self.path, self.target)
+
+
+@contextlib.contextmanager
+def _naming(target: pathlib.Path) -> Iterator[None]:
+    """Errors of the system name the target, not a temporary file that nobody has asked for."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from None
 
 
 @contextlib.contextmanager
@@ -36,13 +47,18 @@ def unfinished(target: pathlib.Path) -> Iterator[UnfinishedFile]:
     """A temporary file that disappears unless it is finished. Fails early if it cannot be made.
 
     Raises:
-        OSError: a folder that is missing or cannot be written.
+        OSError: a folder that is missing or cannot be written, a folder in the file's place.
     """
     if not target.parent.is_dir():
         raise FileNotFoundError(f"folder '{target.parent}': expected an existing folder")
-    name = f".{target.stem}.{MARK}-{secrets.token_hex(6)}{target.suffix}"
-    path = target.with_name(name)
-    path.open("xb").close()  # with the permissions that any new file gets
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    ending = f".{MARK}-{secrets.token_hex(6)}{target.suffix}"
+    # With a name as long as systems allow the one of the temporary file must not be longer.
+    stem = os.fsencode(target.stem)[: 254 - len(os.fsencode(ending))].decode(errors="ignore")
+    path = target.with_name(f".{stem}{ending}")
+    with _naming(target):
+        path.open("xb").close()  # with the permissions that any new file gets
     try:
         yield UnfinishedFile(path, target)
     finally:
