@@ -12,7 +12,7 @@ METHOD ?= bitpruning
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard tflite_export/kernels/*)
+SOURCES := $(wildcard tflite_export/kernels/*.c tflite_export/kernels/*.h tflite_export/kernels/*.inc)
 FASHION_MNIST := /usr/share/datasets/fashion-mnist
 TOOLS := gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf qemu-user cmake flatbuffers-compiler
 
