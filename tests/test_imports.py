@@ -122,7 +122,16 @@ def test_the_exporter_knows_no_method():
 
 PACKAGES = {
     "blob": ("blob", "layer"),
-    "kbits": ("blob", "collect", "folding", "layer", "marked", "native", "written"),
+    "kbits": (
+        "blob",
+        "collect",
+        "folding",
+        "layer",
+        "marked",
+        "native",
+        "native_handle",
+        "written",
+    ),
     "stock": ("collect", "graph", "marked", "layer", "written", "tflite_runner", "samples"),
     "in_numpy": ("blob", "kbits.container", "layer"),
     "contents": ("blob", "kbits.container", "layer"),

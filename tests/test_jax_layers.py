@@ -1,26 +1,15 @@
 """Every layer on the JAX backend, in a process of its own as Keras has one backend a process."""
 
-import importlib.util
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 from geometries import CASES, ZOO_PATHS
+from jax_process import ENVIRONMENT, ROOT, needs_jax
 
-ROOT = pathlib.Path(__file__).parents[1]
-ENVIRONMENT = {
-    "KERAS_BACKEND": "jax",
-    "JAX_PLATFORMS": "cpu",
-    "PYTHONPATH": str(ROOT),
-    # Compiling fast code takes longer here than running slow code.
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-}
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("jax") is None, reason="jax is not installed"
-)
+pytestmark = needs_jax
 
 SCRIPT = """
 import json, pathlib, sys

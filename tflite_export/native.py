@@ -10,9 +10,9 @@ import warnings
 import numpy as np
 
 from tflite_export.in_numpy.op import NumpyOp
+from tflite_export.native_handle import NativeHandle
 
 _MAX_RANK = 8
-_ERROR_BYTES = 256
 _REMEDY = (
     "build it with `python setup.py build_ext --inplace`, or reinstall with a C compiler "
     "(gcc or clang)"
@@ -98,7 +98,7 @@ def isa() -> str:
     return _library().kb_isa().decode()
 
 
-class NativeOp:
+class NativeOp(NativeHandle):
     """One packed layer, run by the C library. Not for use in two threads at once.
 
     Args:
@@ -113,8 +113,7 @@ class NativeOp:
     """
 
     def __init__(self, blob: bytes):
-        self._handle = ctypes.c_void_p()
-        self._check("kb_op_create", bytes(blob), len(blob), ctypes.byref(self._handle))
+        super().__init__(_library(), "kb_op_create", bytes(blob), len(blob), release="kb_op_free")
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the output for an input of `shape`."""
@@ -132,7 +131,7 @@ class NativeOp:
         Raises:
             ValueError: a wrong shape, or an id that is no row of an embedding.
         """
-        takes_ids = _library().kb_op_takes_ids(self._open())
+        takes_ids = self._library.kb_op_takes_ids(self._open())
         x = _ids(x) if takes_ids else np.asarray(x, np.float32, order="C")
         y = np.empty(self.output_shape(x.shape), np.float32)
         function = "kb_op_run_ids" if takes_ids else "kb_op_run"
@@ -143,37 +142,8 @@ class NativeOp:
         """Codes of `x` under the input grid, uint16 of the same shape (0 for a float grid)."""
         x = np.asarray(x, np.float32, order="C")
         codes = np.empty(x.shape, np.uint16)
-        _library().kb_op_input_codes(self._open(), x.ctypes.data, x.size, codes.ctypes.data)
+        self._library.kb_op_input_codes(self._open(), x.ctypes.data, x.size, codes.ctypes.data)
         return codes
-
-    def close(self) -> None:
-        """Release the memory of the op."""
-        handle, self._handle = self._handle, None
-        if handle:
-            _library().kb_op_free(handle)
-
-    def __enter__(self) -> NativeOp:
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.close()
-
-    def __del__(self):
-        if getattr(self, "_handle", None):
-            self.close()
-
-    def _open(self) -> ctypes.c_void_p:
-        if self._handle is None:
-            raise ValueError("expected an open NativeOp, got one that is closed")
-        return self._handle
-
-    def _call(self, function: str, *arguments) -> None:
-        self._check(function, self._open(), *arguments)
-
-    def _check(self, function: str, *arguments) -> None:
-        message = ctypes.create_string_buffer(_ERROR_BYTES)
-        if getattr(_library(), function)(*arguments, message, _ERROR_BYTES):
-            raise ValueError(message.value.decode())
 
 
 def _ids(x: np.ndarray) -> np.ndarray:

@@ -9,9 +9,9 @@ import numpy as np
 
 from tflite_export.kbits import container
 from tflite_export.native import library_path
+from tflite_export.native_handle import NativeHandle
 
 _MAX_RANK = 8
-_ERROR_BYTES = 256
 _KEEP_TENSORS = 1
 _TYPES = (np.dtype(np.float32), np.dtype(np.int32))
 
@@ -69,7 +69,7 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-class KbitsRunner:
+class KbitsRunner(NativeHandle):
     """A .kbits file in the C runtime. Not for use in two threads at once.
 
     `inputs` and `outputs` are lists of (name, shape, type), `packed_layers` are the paths of the
@@ -85,10 +85,9 @@ class KbitsRunner:
     """
 
     def __init__(self, data: bytes, keep_tensors: bool = False):
-        self._handle = ctypes.c_void_p()
         flags = _KEEP_TENSORS if keep_tensors else 0
-        data = bytes(data)
-        self._check("kb_model_open", data, len(data), flags, ctypes.byref(self._handle))
+        opened = ("kb_model_open", bytes(data), len(data), flags)
+        super().__init__(_library(), *opened, release="kb_model_close")
         self.inputs = self._ends("kb_model_inputs", "kb_model_input")
         self.outputs = self._ends("kb_model_outputs", "kb_model_output")
         blobs = container.read(data).blobs or []
@@ -102,7 +101,7 @@ class KbitsRunner:
     @property
     def memory(self) -> int:
         """Bytes that the model holds."""
-        return _library().kb_model_memory(self._open())
+        return self._library.kb_model_memory(self._open())
 
     def run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """Outputs for one batch.
@@ -132,42 +131,13 @@ class KbitsRunner:
         raw = ctypes.string_at(data, info.bytes)
         return np.frombuffer(raw, info.dtype).reshape(info.shape).copy()
 
-    def close(self) -> None:
-        """Release the memory of the model."""
-        handle, self._handle = self._handle, None
-        if handle:
-            _library().kb_model_close(handle)
-
-    def __enter__(self) -> KbitsRunner:
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.close()
-
-    def __del__(self):
-        if getattr(self, "_handle", None):
-            self.close()
-
     def _ends(self, count: str, one: str) -> list[End]:
         ends = []
-        for i in range(getattr(_library(), count)(self._open())):
+        for i in range(getattr(self._library, count)(self._open())):
             info = _TensorInfo()
             self._call(one, i, ctypes.byref(info))
             ends.append(info.copied())
         return ends
-
-    def _open(self) -> ctypes.c_void_p:
-        if self._handle is None:
-            raise ValueError("expected an open KbitsRunner, got one that is closed")
-        return self._handle
-
-    def _call(self, function: str, *arguments) -> None:
-        self._check(function, self._open(), *arguments)
-
-    def _check(self, function: str, *arguments) -> None:
-        message = ctypes.create_string_buffer(_ERROR_BYTES)
-        if getattr(_library(), function)(*arguments, message, _ERROR_BYTES):
-            raise ValueError(message.value.decode(errors="replace"))
 
 
 def _pointers(arrays: list[np.ndarray]):

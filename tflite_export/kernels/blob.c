@@ -2,30 +2,13 @@
 
 #include <math.h>
 
+#include "crc32.h"
+
 enum { kHeaderBytes = 128, kAlignment = 8, kCrcAt = 8, kReservedAt = 58, kSectionsAt = 88 };
 
 static const char* const kSectionNames[KB_SECTIONS] = {
     "channel bits", "codes", "scale",        "offset",       "zero",
     "levels",       "multiplier", "bias", "input levels", "input borders"};
-
-static uint32_t crc32_add(uint32_t crc, const uint32_t* table, const uint8_t* p, size_t bytes) {
-  for (size_t i = 0; i < bytes; i++) crc = table[(crc ^ p[i]) & 255] ^ crc >> 8;
-  return crc;
-}
-
-/* CRC-32 of zlib, of the blob with the checksum field 0. */
-static uint32_t checksum(const uint8_t* p, size_t bytes) {
-  static const uint8_t zeros[4];
-  uint32_t table[256];
-  for (uint32_t i = 0; i < 256; i++) {
-    uint32_t crc = i;
-    for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
-    table[i] = crc;
-  }
-  uint32_t crc = crc32_add(~0u, table, p, kCrcAt);
-  crc = crc32_add(crc, table, zeros, 4);
-  return ~crc32_add(crc, table, p + kCrcAt + 4, bytes - kCrcAt - 4);
-}
 
 static int all_zero(const uint8_t* p, size_t bytes) {
   for (size_t i = 0; i < bytes; i++) {
@@ -50,7 +33,7 @@ static int check_frame(const uint8_t* p, size_t bytes, kb_error error) {
   if (total != bytes)
     return kb_fail(error, "blob: expected %llu bytes by its sections, got %zu",
                    (unsigned long long)total, bytes);
-  uint32_t crc = checksum(p, bytes);
+  uint32_t crc = kb_crc32_around(p, bytes, kCrcAt);
   if (kb_load_u32(p + kCrcAt) != crc)
     return kb_fail(error, "blob, byte %d: expected checksum %08x, got %08x", kCrcAt, crc,
                    kb_load_u32(p + kCrcAt));
