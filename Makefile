@@ -41,7 +41,7 @@ $(VENV)/.installed: setup.py $(SOURCES)
 	@test -n "$(PYTHON)" || { echo "make: expected Python 3.11 or newer, found none" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/python -m pip install --quiet --editable '.[export,examples,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[export,tfmot,examples,test]'
 	touch $@
 
 # Where the package manager can install the images, it does; otherwise Keras is asked for them.

@@ -33,16 +33,11 @@ NO_UNDEFINED = [] if APPLE else ["-Wl,--no-undefined"]
 SHIPPED = ["*.c", "*.h", "*.inc", "*.modulemap", "Makefile", "CMakeLists.txt"]
 
 EXTRAS = {
-    # The CPU-only build exists for x86-64 Linux and Windows; elsewhere the plain one is alike.
-    "export": [
-        "tensorflow-cpu>=2.20; platform_machine == 'x86_64' and sys_platform == 'linux'",
-        "tensorflow>=2.20; platform_machine != 'x86_64' or sys_platform != 'linux'",
-        "ai-edge-litert>=2.0",
-        "flatbuffers",
-        "absl-py",
-    ],
-    "tfmot": ["tensorflow-model-optimization>=0.8", "tf_keras>=2.20"],
-    "examples": ["absl-py"],
+    # Not tensorflow-cpu: it would overwrite the files of a tensorflow that knows the GPU, and
+    # tf_keras asks for tensorflow anyway.
+    "export": ["tensorflow>=2.20", "ai-edge-litert>=2.0", "flatbuffers", "absl-py"],
+    "tfmot": ["tensorflow>=2.20", "tensorflow-model-optimization>=0.8", "tf_keras>=2.20"],
+    "examples": ["absl-py", "pyyaml", "scikit-learn", "tensorboard"],
     "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "jax"],
 }
 
