@@ -12,7 +12,7 @@ import time
 import keras
 import numpy as np
 from absl import app, flags, logging
-from data import fashion_mnist
+from datasets import everything, load
 from networks import IMAGE_NETWORKS
 from recipes import RECIPES, Recipe
 
@@ -111,11 +111,12 @@ def main(argv: list[str]) -> None:
     start = time.monotonic()
     keras.utils.set_random_seed(flag.seed)
     try:
-        train, test = fashion_mnist(flag.data_dir)
+        data = load("fashion_mnist", flag.data_dir, validation=0)
         output = pathlib.Path(flag.output)
         output.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise SystemExit(f"demo: {error}") from None
+    train, test = everything(data.train), everything(data.test)
     chosen = RECIPES[flag.method]
     model = IMAGE_NETWORKS[flag.network]() if flag.network else chosen.network()
     heading(f"{model.name} in float, {len(train[0]):,} images of Fashion-MNIST")
