@@ -8,7 +8,7 @@ Example:
     kb.summary(q)
 """
 
-from kerasbits import callbacks, layers
+from kerasbits import callbacks, layers, packed
 from kerasbits.lifecycle import adjust, calibrate, freeze
 from kerasbits.model import Rule, quantize_model
 from kerasbits.quantizers import (
@@ -18,7 +18,9 @@ from kerasbits.quantizers import (
     BitPruning,
     LeastSquaresBinary,
     Quantizer,
+    Site,
     Uniform,
+    VariableSpec,
 )
 from kerasbits.report import Report, report, summary
 from kerasbits.sites import set_shares
@@ -34,12 +36,15 @@ __all__ = [
     "Quantizer",
     "Report",
     "Rule",
+    "Site",
     "Uniform",
+    "VariableSpec",
     "adjust",
     "calibrate",
     "callbacks",
     "freeze",
     "layers",
+    "packed",
     "quantize_model",
     "report",
     "set_shares",
