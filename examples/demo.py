@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from absl import app, flags, logging
 from datasets import everything, load
-from networks import IMAGE_NETWORKS
+from networks import FASHION, NETWORKS
 from recipes import RECIPES, Recipe
 
 import kerasbits as kb
@@ -38,7 +38,7 @@ def define_flags() -> None:
         "'binary' are 1-bit weights, and 1-bit weights and inputs, by least squares.",
     )
     flags.DEFINE_enum(
-        "network", None, list(IMAGE_NETWORKS), "Network; by default the method's own LeNet-5."
+        "network", None, list(NETWORKS), "Network; by default the method's own LeNet-5."
     )
     flags.DEFINE_string("data_dir", None, "Folder with the four IDX files of Fashion-MNIST.")
     flags.DEFINE_string("output", "runs/demo", "Folder for the model and the exported file.")
@@ -117,13 +117,13 @@ def main(argv: list[str]) -> None:
     except (OSError, ValueError) as error:
         raise SystemExit(f"demo: {error}") from None
     train, test = everything(data.train), everything(data.test)
-    chosen = RECIPES[flag.method]
-    model = IMAGE_NETWORKS[flag.network]() if flag.network else chosen.network()
+    usual = "binary_lenet5" if flag.method == "binary" else "lenet5"
+    model = NETWORKS[flag.network or usual](FASHION)
     heading(f"{model.name} in float, {len(train[0]):,} images of Fashion-MNIST")
     rate = decaying(flag.learning_rate, flag.float_epochs, len(train[0]))
     fit(model, rate, flag.float_epochs, train, test)
     heading(f"learning bits by {flag.method}")
-    q = learn(model, chosen, train, test)
+    q = learn(model, RECIPES[flag.method], train, test)
     kb.summary(q)
     q.save(output / f"{flag.method}.keras")
     float_file = output / "float.tflite"
