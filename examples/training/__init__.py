@@ -1,0 +1,1 @@
+"""What the two training binaries share: settings, phases, checkpoints, workers, results."""

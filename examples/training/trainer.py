@@ -1,0 +1,250 @@
+"""Training from wherever a run is to its end, epoch by epoch, with checkpoints on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from datasets import Batches, Dataset, EvaluationBatches
+
+from training import checkpoint, watching
+from training.checkpoint import Arrays, Checkpoint, restore, values_of
+from training.kinds import Kind
+from training.optimizing import compile_model, optimizer, schedule
+from training.phases import FLOAT, LEARN, MODEL, Phase, build, first_values, phases
+from training.settings import Settings
+
+OPTIMIZER, BEST = "optimizer", "best"
+"""Prefixes of the optimizer's variables, and of the best model's, in a checkpoint."""
+
+CHECKPOINTS, LOGS = "checkpoints", "logs"
+"""Folders in the folder of a run."""
+
+
+@dataclasses.dataclass
+class Place:
+    """Where a run is; written into each checkpoint.
+
+    Args:
+        phase: the current phase.
+        first: steps of the run before this phase.
+        done: steps done in this phase.
+        means: of loss and accuracy over the steps of an epoch that is not over.
+        best: smallest validation loss of this phase, None before the first.
+        waited: epochs since.
+        over: whether the phase ended early.
+        history: the logs of all epochs.
+        float_accuracy: of the float model on the test images, once it is trained.
+        seconds: of training.
+    """
+
+    phase: str = FLOAT
+    first: int = 0
+    done: int = 0
+    means: dict[str, float] = dataclasses.field(default_factory=dict)
+    best: float | None = None
+    waited: int = 0
+    over: bool = False
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    float_accuracy: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def step(self) -> int:
+        """Steps of the run that are done."""
+        return self.first + self.done
+
+    def enter(self, phase: str) -> None:
+        """Begin a phase."""
+        self.phase, self.first, self.done = phase, self.step, 0
+        self.means, self.best, self.waited, self.over = {}, None, 0, False
+
+
+class Trainer:
+    """One run: a network, float, quantized, frozen and tuned.
+
+    Args:
+        kind: which Keras.
+        settings: what to do.
+        data: what to learn from.
+        workers: who takes part (see `training.distribution`). `scope()` is a context in which
+            models are made; `chief` says whether this one writes files and progress; `replicas` is
+            the number of parts a batch is cut into; `dataset(batches, first, last)` and
+            `evaluation(batches)` are what `model.fit` and `model.evaluate` take.
+        say: told each line of progress.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        settings: Settings,
+        data: Dataset,
+        workers: Any,
+        say: Callable[[str], None] = print,
+    ):
+        self.kind, self.settings, self.data, self.workers = kind, settings, data, workers
+        self._say = say
+        self._folder = pathlib.Path(settings.model_dir)
+        augment = data.augment if settings.augment == "default" else None
+        self._batches = Batches(data.train, settings.batch_size, settings.seed, augment)
+        self._phases = phases(settings, self._batches.steps_per_epoch)
+        self._since = time.monotonic()
+        self.place = Place()
+
+    def train(self) -> Any:
+        """Do what is left of the run; the frozen and tuned model, not compiled.
+
+        The model is made outside of the workers' scope, as a program that loads it would.
+        """
+        arrays, resumed = self._resume()
+        names = [phase.name for phase in self._phases]
+        for phase in self._phases[names.index(self.place.phase) :]:
+            if not resumed:
+                arrays = first_values(self.kind, self.settings, self.data, phase.name, arrays)
+                self.place.enter(phase.name)
+            arrays = self._run(phase, arrays, resumed)
+            resumed = False
+        model = build(self.kind, self.settings, self.data, names[-1])
+        restore(model.variables, MODEL, arrays, "the last phase")
+        return model
+
+    def _resume(self) -> tuple[Arrays | None, bool]:
+        """Values of the newest checkpoint, if there is one, and whether there is."""
+        found = checkpoint.load_newest(self._folder / CHECKPOINTS, self._say)
+        if found is None:
+            return None, False
+        path, state = found
+        self.place = Place(**state.place)
+        self._say(f"going on from {path}: phase {self.place.phase}, step {self.place.step}")
+        return dict(state.arrays), True
+
+    def _run(self, phase: Phase, arrays: Arrays, resumed: bool) -> Arrays:
+        """Train what is left of a phase; the values of its model at the end."""
+        place = self.place
+        if phase.name != FLOAT and self._is_over(phase):
+            return _best_or_last(arrays)
+        self._say(f"=== {phase.name}: {phase.epochs} epochs, {phase.steps} steps")
+        with self.workers.scope():
+            model = self._compiled(phase, arrays, resumed)
+        best = {name: a for name, a in arrays.items() if name.startswith(f"{BEST}/")}
+        while not self._is_over(phase):
+            logs = self._epoch(phase, model, best)
+            best = self._judge(logs, model, best)
+            self._save(model, best)
+        arrays = _best_or_last({**values_of(model.variables, MODEL), **best})
+        if phase.name == FLOAT and place.float_accuracy is None:
+            restore(model.variables, MODEL, arrays, "the best epoch")
+            found = model.evaluate(self._evaluation(self.data.test), return_dict=True, verbose=0)
+            place.float_accuracy = float(found["accuracy"])
+        return arrays
+
+    def _is_over(self, phase: Phase) -> bool:
+        return self.place.over or self.place.done >= phase.steps
+
+    def _compiled(self, phase: Phase, arrays: Arrays, resumed: bool) -> Any:
+        settings, keras = self.settings, self.kind.keras
+        model = build(self.kind, settings, self.data, phase.name)
+        rate = schedule(keras, phase.schedule, phase.rate, phase.steps, settings.warmup)
+        chosen = optimizer(
+            keras, settings.optimizer, rate, model, settings.momentum, settings.weight_decay
+        )
+        jit = settings.jit_compile
+        compile_model(keras, model, chosen, self.kind.jit_compile if jit is None else jit)
+        restore(model.variables, MODEL, arrays, "checkpoint")
+        if resumed:
+            restore(chosen.variables, OPTIMIZER, arrays, "checkpoint")
+        return model
+
+    def _epoch(self, phase: Phase, model: Any, best: Arrays) -> dict[str, float]:
+        """Train to the end of the current epoch; its logs."""
+        place, settings = self.place, self.settings
+        epoch, before = divmod(place.done, phase.steps_per_epoch)
+        start = place.first + epoch * phase.steps_per_epoch
+        end = min(start + phase.steps_per_epoch, place.first + phase.steps)
+
+        def save(model: Any, done: int, means: dict[str, float]) -> None:
+            place.done, place.means = start + done - place.first, means
+            self._save(model, best)
+
+        def due(done: int) -> bool:
+            step = start + done
+            return step < end and step % settings.checkpoint_steps == 0
+
+        history = model.fit(
+            self.workers.dataset(self._batches, place.step, end),
+            steps_per_epoch=end - place.step,
+            initial_epoch=epoch,
+            epochs=phase.epochs,
+            validation_data=self._validation(),
+            shuffle=False,  # the order is that of the batches
+            verbose=0,
+            callbacks=self._callbacks(phase, (before, place.means, save, due), end),
+        ).history
+        place.done, place.means = end - place.first, {}
+        logs = {name: float(values[-1]) for name, values in history.items()}
+        place.history.append({"phase": phase.name, "epoch": epoch + 1, "step": end, **logs})
+        return logs
+
+    def _callbacks(self, phase: Phase, broken: tuple, end: int) -> list[Any]:
+        ours = self.kind.callbacks
+        found = [watching.callback(self.kind.keras, watching.Broken, *broken)]
+        if phase.name == LEARN:
+            found.append(ours.AdjustBits())
+        if phase.name != FLOAT:
+            found.append(ours.LogBits())
+        if self.workers.chief:
+            if self.settings.tensorboard:
+                folder = self._folder / LOGS / phase.name
+                found.append(
+                    watching.callback(self.kind.keras, watching.Scalars, folder, lambda: end)
+                )
+            found.append(ours.Progress())
+        return found
+
+    def _evaluation(self, source: Any) -> Any:
+        """What `model.evaluate` takes."""
+        size, parts = self.settings.eval_batch_size, self.workers.replicas
+        return self.workers.evaluation(EvaluationBatches(source, -(-size // parts) * parts, parts))
+
+    def _validation(self) -> Any:
+        return None if self.data.validation is None else self._evaluation(self.data.validation)
+
+    def _judge(self, logs: dict[str, float], model: Any, best: Arrays) -> Arrays:
+        """Keep the values of the best epoch, and end the phase if there was none for long."""
+        place, patience = self.place, self.settings.early_stopping
+        if not patience:
+            return best
+        loss = logs["val_loss"]
+        if not math.isfinite(loss):
+            raise watching.DivergedError(f"expected a finite validation loss, got {loss}")
+        if place.best is None or loss < place.best:
+            place.best, place.waited = loss, 0
+            return values_of(model.variables, f"{BEST}/{MODEL}")
+        place.waited += 1
+        place.over = place.waited >= patience
+        return best
+
+    def _save(self, model: Any, best: Arrays) -> None:
+        """Write a checkpoint, if this is the worker that writes."""
+        now = time.monotonic()
+        self.place.seconds += now - self._since
+        self._since = now
+        if not self.workers.chief:
+            return
+        arrays = {
+            **values_of(model.variables, MODEL),
+            **values_of(model.optimizer.variables, OPTIMIZER),
+            **best,
+        }
+        state = Checkpoint(self.place.step, dataclasses.asdict(self.place), arrays)
+        checkpoint.save(self._folder / CHECKPOINTS, state, self.settings.keep)
+
+
+def _best_or_last(arrays: Arrays) -> Arrays:
+    """The values of the best epoch if they were kept, else those at hand."""
+    best = {n.removeprefix(f"{BEST}/"): a for n, a in arrays.items() if n.startswith(f"{BEST}/")}
+    return best or {n: a for n, a in arrays.items() if n.startswith(f"{MODEL}/")}
