@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from kerasbits import quantizers, sites
+from kerasbits.host import checked_rate
 from kerasbits.layers import (
     QuantConv1D,
     QuantConv1DTranspose,
@@ -59,6 +60,7 @@ def quantize_model(
     inputs: Quantizer | str | None = None,
     rules: Mapping[str, Rule | None] | None = None,
     strict: bool = False,
+    rate: float = 1.0,
 ) -> keras.Model:
     """A copy of `model` whose layers are quantized; the given model is left alone.
 
@@ -70,6 +72,8 @@ def quantize_model(
         rules: `{regex: Rule or None}`. The first regex found in a layer's path (`block/conv`
             for nested models) replaces `kernel` and `inputs` for it; None keeps it float.
         strict: raise if a layer with a kernel has no quantized form, instead of keeping it float.
+        rate: multiplies the learning rate of all variables of the quantizers (bits, gates, scales
+            and ranges), beside what each method has chosen for them; a power of two.
 
     Returns:
         A new model with the same weights, not compiled. Input ranges are set by `calibrate`,
@@ -77,13 +81,15 @@ def quantize_model(
 
     Raises:
         ValueError: unknown method, a rule that matches nothing, an unsupported layer under
-            `strict`, NaN in a weight, a model that is not built or is subclassed.
+            `strict`, NaN in a weight, a model that is not built or is subclassed, a rate that is
+            no power of two.
 
     Example:
         q = quantize_model(model, kernel="bitpruning", inputs=Uniform(bits=8),
                            rules={"^conv1$": Rule(kernel=Uniform(8)), "predictions": None})
     """
     _check_model(model)
+    rate = checked_rate(rate, "quantize_model")
     default = _resolved(Rule(kernel, inputs), "the arguments")
     _check_rules(rules)
     rules = {k: r if r is None else _resolved(r, f"rule {k!r}") for k, r in (rules or {}).items()}
@@ -96,7 +102,12 @@ def quantize_model(
         if rule is None:
             return layer.__class__.from_config(layer.get_config())
         return quantized_form(layer).from_config(
-            {**layer.get_config(), "kernel_quantizer": rule.kernel, "input_quantizer": rule.inputs}
+            {
+                **layer.get_config(),
+                "kernel_quantizer": rule.kernel,
+                "input_quantizer": rule.inputs,
+                "quantizer_rate": rate,
+            }
         )
 
     with _uncompiled(model):

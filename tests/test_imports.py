@@ -88,8 +88,8 @@ def test_methods_know_only_their_own_maths():
 def test_layers_and_models_need_no_maths():
     check(
         [*sources("kerasbits/layers"), ROOT / "kerasbits/model.py"],
-        "kerasbits.geometry", "kerasbits.layers", "kerasbits.packed", "kerasbits.quantizers",
-        "kerasbits.sites",
+        "kerasbits.geometry", "kerasbits.host", "kerasbits.layers", "kerasbits.packed",
+        "kerasbits.quantizers", "kerasbits.rules", "kerasbits.sites",
         "keras", "numpy",
     )  # fmt: skip
 

@@ -32,11 +32,12 @@ class CompositeLayer(QuantizedLayer):
             part.reset_quantizers()
 
     def _part(self, kind: type[QuantizedOp], name: str, **kwargs) -> QuantizedOp:
-        """A new sub-layer with this layer's quantizers and dtype."""
+        """A new sub-layer with this layer's quantizers, their rate, and dtype."""
         part = kind(
             **kwargs,
             kernel_quantizer=self.kernel_quantizer,
             input_quantizer=self.input_quantizer,
+            quantizer_rate=self.quantizer_rate,
             dtype=self.dtype_policy,
             name=name,
         )

@@ -48,9 +48,9 @@ class _Convolution(QuantizedOp):
             return ops.reshape(self.bias, (1, -1, *[1] * self.rank))
         return self.bias
 
-    def _macs(self, input_shape) -> int:
+    def _macs(self, input_shape, kernel_shape) -> int:
         spatial = self._spatial(self.compute_output_shape(input_shape))
-        return product(spatial) * product(self.kernel.shape)
+        return product(spatial) * product(kernel_shape)
 
     def geometry(self) -> Geometry:
         """A convolution with this layer's strides, padding, dilation and groups.
@@ -93,8 +93,8 @@ class _DepthwiseConvolution(_Convolution):
     def _op(self, x, kernel):
         return ops.depthwise_conv(x, kernel, padding=self.padding, **self._arguments())
 
-    def _seen_shape(self) -> tuple[int, ...]:
-        *window, channels, multiplier = self.kernel.shape
+    def _seen_shape(self, kernel_shape) -> tuple[int, ...]:
+        *window, channels, multiplier = kernel_shape
         return (*window, channels * multiplier)
 
     def geometry(self) -> Geometry:
@@ -122,9 +122,9 @@ class _TransposedConvolution(_Convolution):
             **self._arguments(),
         )
 
-    def _macs(self, input_shape) -> int:
+    def _macs(self, input_shape, kernel_shape) -> int:
         """Each input pixel meets the whole kernel."""
-        return product(self._spatial(input_shape)) * product(self.kernel.shape)
+        return product(self._spatial(input_shape)) * product(kernel_shape)
 
     def geometry(self) -> Geometry:
         """A convolution of stride 1 over the input with `stride - 1` zeros between its pixels.

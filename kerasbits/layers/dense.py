@@ -24,5 +24,5 @@ class QuantDense(QuantizedOp, keras.layers.Dense):
         """A matrix product over the last axis."""
         return Geometry("dense")
 
-    def _macs(self, input_shape) -> int:
+    def _macs(self, input_shape, kernel_shape) -> int:
         return product(input_shape[1:]) * self.units

@@ -77,5 +77,5 @@ class QuantEmbedding(QuantizedOp, keras.layers.Embedding):
         """Rows looked up by their number."""
         return Geometry("embedding")
 
-    def _macs(self, input_shape) -> int:
+    def _macs(self, input_shape, kernel_shape) -> int:
         return 0

@@ -13,6 +13,7 @@ from keras import ops
 
 from kerasbits import quantizers, sites
 from kerasbits.geometry import Geometry
+from kerasbits.host import checked_rate
 from kerasbits.layers.quantizer_layer import QuantizerLayer
 from kerasbits.packed import FLOAT_BITS, FloatGrid, Floats, InputGrid, PackedTensor
 from kerasbits.quantizers.base import Site
@@ -23,14 +24,18 @@ class QuantizedLayer:
 
     Args:
         kernel_quantizer, input_quantizer: a `Quantizer`, the name of one, or None.
+        quantizer_rate: learning-rate multiplier of all their trained variables, a power of two.
     """
 
     quantizes_inputs = True
 
-    def __init__(self, *args, kernel_quantizer=None, input_quantizer=None, **kwargs):
+    def __init__(
+        self, *args, kernel_quantizer=None, input_quantizer=None, quantizer_rate=1.0, **kwargs
+    ):
         super().__init__(*args, **kwargs)
         self.kernel_quantizer = quantizers.get(kernel_quantizer)
         self.input_quantizer = quantizers.get(input_quantizer)
+        self.quantizer_rate = checked_rate(quantizer_rate, f"layer '{self.name}'")
 
     @classmethod
     def accepts(cls, plain: keras.layers.Layer) -> bool:
@@ -42,17 +47,19 @@ class QuantizedLayer:
         return not lora and getattr(plain, "quantization_mode", None) is None
 
     def get_config(self):
-        """The Keras configuration and the two quantizers."""
+        """The Keras configuration, the two quantizers and their rate."""
         return {
             **super().get_config(),
             "kernel_quantizer": keras.saving.serialize_keras_object(self.kernel_quantizer),
             "input_quantizer": keras.saving.serialize_keras_object(self.input_quantizer),
+            "quantizer_rate": self.quantizer_rate,
         }
 
     def plain_layer(self) -> keras.layers.Layer:
         """A new float layer of the same configuration, without quantizers."""
         config = self.get_config()
-        del config["kernel_quantizer"], config["input_quantizer"]
+        for own in ("kernel_quantizer", "input_quantizer", "quantizer_rate"):
+            del config[own]
         plain = next(c for c in type(self).__mro__ if not issubclass(c, QuantizedLayer))
         return plain.from_config(config)
 
@@ -82,25 +89,40 @@ class QuantizedOp(QuantizedLayer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         # In sub-layers, because plain Keras layers save only their own list of variables.
-        self.kernel_host = _host(self.kernel_quantizer, "kernel_quantizer")
-        self.input_host = _host(self.input_quantizer, "input_quantizer")
+        self.kernel_host = self._host(self.kernel_quantizer, "kernel_quantizer")
+        self.input_host = self._host(self.input_quantizer, "input_quantizer")
+
+    def _host(self, quantizer, name: str) -> QuantizerLayer | None:
+        if quantizer is None:
+            return None
+        return QuantizerLayer(quantizer, self.quantizer_rate, name=name)
 
     def build(self, input_shape):
         """Create the weights of the plain layer, then the variables of the quantizers."""
         if self.built:
             return
         super().build(input_shape)
-        macs = self._macs(input_shape)
-        if self.kernel_host is not None:
-            site = Site(
-                self.label, "kernel", self._seen_shape(), self.channel_axis, macs,
+        sites = self.sites(input_shape, self.kernel.shape)
+        for role, host in self.hosts.items():
+            host.build_at(sites[role], self.kernel if role == "kernel" else None)
+        if self.kernel_host is not None and self.kernel_quantizer.owns_weight:
+            self.kernel.trainable = False
+
+    def sites(self, input_shape, kernel_shape) -> dict[str, Site]:
+        """Where the quantizers of this layer work, by role; the layer need not be built.
+
+        Args:
+            input_shape: with the batch axis.
+            kernel_shape: of the kernel in Keras.
+        """
+        macs = self._macs(input_shape, kernel_shape)
+        return {
+            "kernel": Site(
+                self.label, "kernel", self._seen_shape(kernel_shape), self.channel_axis, macs,
                 prunable=self.prunable,
-            )  # fmt: skip
-            self.kernel_host.build_at(site, self.kernel)
-            if self.kernel_quantizer.owns_weight:
-                self.kernel.trainable = False
-        if self.input_host is not None:
-            self.input_host.build_at(Site(self.label, "input", tuple(input_shape[1:]), None, macs))
+            ),
+            "input": Site(self.label, "input", tuple(input_shape[1:]), None, macs),
+        }  # fmt: skip
 
     @property
     def label(self) -> str:
@@ -133,7 +155,7 @@ class QuantizedOp(QuantizedLayer):
             inputs = self.input_host(inputs, training=training)
         kernel = self.kernel
         if self.kernel_host is not None:
-            seen = ops.reshape(kernel * 1.0, self._seen_shape())
+            seen = ops.reshape(kernel * 1.0, self._seen_shape(kernel.shape))
             kernel = ops.reshape(self.kernel_host(seen, training=training), kernel.shape)
         outputs = self._op(inputs, ops.cast(kernel, self.compute_dtype))
         if self.bias is not None:
@@ -146,7 +168,7 @@ class QuantizedOp(QuantizedLayer):
         """The operation on an input and a kernel in Keras shape."""
         raise NotImplementedError
 
-    def _macs(self, input_shape) -> int:
+    def _macs(self, input_shape, kernel_shape) -> int:
         """Multiply-accumulates of a sample."""
         raise NotImplementedError
 
@@ -160,9 +182,9 @@ class QuantizedOp(QuantizedLayer):
 
     # What a layer defines where it differs from the plain case.
 
-    def _seen_shape(self) -> tuple[int, ...]:
+    def _seen_shape(self, kernel_shape) -> tuple[int, ...]:
         """Shape of the kernel for the quantizer: the same elements in the same order."""
-        return tuple(self.kernel.shape)
+        return tuple(kernel_shape)
 
     def _exported_order(self, kernel: np.ndarray) -> np.ndarray:
         """The elements of a kernel, as the quantizer sees it, in the order of `geometry().op`."""
@@ -192,7 +214,7 @@ class QuantizedOp(QuantizedLayer):
 
     def _seen_kernel(self) -> np.ndarray:
         kernel = np.asarray(ops.convert_to_numpy(self.kernel), np.float32)
-        return kernel.reshape(self._seen_shape())
+        return kernel.reshape(self._seen_shape(kernel.shape))
 
     def quantized_kernel(self) -> np.ndarray:
         """The kernel that inference uses, float32, in Keras shape."""
@@ -250,10 +272,6 @@ class QuantizedOp(QuantizedLayer):
         """Start the quantizers anew from the current kernel (after it was replaced)."""
         for host in self.hosts.values():
             host.reset(self.kernel)
-
-
-def _host(quantizer, name: str) -> QuantizerLayer | None:
-    return None if quantizer is None else QuantizerLayer(quantizer, name=name)
 
 
 def product(shape) -> int:

@@ -68,6 +68,7 @@ def test_without_quantizers_it_is_the_plain_layer(equation, output_shape, bias_a
     config = layer.get_config()
     assert config.pop("kernel_quantizer") is None
     assert config.pop("input_quantizer") is None
+    assert config.pop("quantizer_rate") == 1.0
     assert config == plain.get_config()
     assert layer.core.kernel.shape == matrix
     np.testing.assert_array_equal(layer.kernel, plain.kernel)

@@ -31,6 +31,7 @@ def test_without_quantizers_it_is_the_plain_layer(case):
     config = layer.get_config()
     assert config.pop("kernel_quantizer") is None
     assert config.pop("input_quantizer") is None
+    assert config.pop("quantizer_rate") == 1.0
     assert config == plain.get_config()
     assert [v.path for v in layer.variables] == [v.path for v in plain.variables]
     assert [v.shape for v in layer.variables] == [v.shape for v in plain.variables]

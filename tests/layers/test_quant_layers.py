@@ -48,6 +48,7 @@ def test_without_quantizers_it_is_the_plain_layer(quant, plain, kwargs, shape):
     config = layers[1].get_config()
     assert config.pop("kernel_quantizer") is None
     assert config.pop("input_quantizer") is None
+    assert config.pop("quantizer_rate") == 1.0
     assert config == layers[0].get_config()
     assert [v.path for v in layers[1].variables] == [v.path for v in layers[0].variables]
     np.testing.assert_allclose(sum(layers[1].losses, 0.0), sum(layers[0].losses, 0.0))
@@ -80,7 +81,7 @@ def test_channels_first_bias():
     layer = QuantConv2D(4, 3, data_format="channels_first", bias_initializer="random_normal")
     layer.build((None, 2, 5, 6))
     assert layer._shaped_bias().shape == (1, 4, 1, 1)
-    assert layer._macs((None, 2, 5, 6)) == 3 * 4 * 4 * 9 * 2
+    assert layer._macs((None, 2, 5, 6), layer.kernel.shape) == 3 * 4 * 4 * 9 * 2
 
 
 @pytest.mark.parametrize(

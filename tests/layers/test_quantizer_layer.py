@@ -5,8 +5,8 @@ import tensorflow as tf
 from dull import Dull
 from keras import ops
 
+from kerasbits.host import Between
 from kerasbits.layers import QuantizerLayer
-from kerasbits.layers.quantizer_layer import Between
 from kerasbits.quantizers import BSQ, BayesianBits, Site
 
 W = np.float32([[1.0, -2.0], [0.5, 0.25], [4.0, 0.0]])
@@ -185,7 +185,7 @@ def test_observing_updates_in_inference():
 
 
 def test_random_numbers_only_where_needed():
-    assert not hasattr(host(), "seed_generator")
+    assert host().seed_generator is None
     layer = QuantizerLayer(BayesianBits(phi=0.0))
     layer.build_at(KERNEL, W)
     one, two = (ops.convert_to_numpy(layer(W, training=True)) for _ in range(2))
@@ -201,3 +201,20 @@ def test_config_round_trip():
     assert again.name == "kernel_quantizer"
     assert again.dtype_policy.name == "float32"
     assert layer.compute_output_shape((2, 3)) == (2, 3)
+
+
+def test_the_rate_of_a_host_multiplies_those_of_trained_variables():
+    layer = QuantizerLayer(Dull(gain=2.0, rate=4.0), rate=0.5)
+    layer.build_at(KERNEL, W)
+    assert float(variable(layer, "gain")) == 1.0  # 2 / (4 * 0.5)
+    assert layer.state()["gain"] == 2.0
+    assert float(variable(layer, "peak")) == 4.0  # not trained, as it is
+    layer.assign({"gain": 3.0})
+    assert float(variable(layer, "gain")) == 1.5
+    assert QuantizerLayer.from_config(layer.get_config()).rate == 0.5
+
+
+@pytest.mark.parametrize("rate", [0, -1.0, 3.0, float("inf"), float("nan"), "2", True, None])
+def test_a_rate_that_is_no_power_of_two(rate):
+    with pytest.raises(ValueError, match="Dull: expected a rate that is a power of two, got"):
+        QuantizerLayer(Dull(), rate=rate)

@@ -57,6 +57,7 @@ def test_without_quantizers_it_is_the_plain_layer(quant, plain, shape, arguments
     config = built[1].get_config()
     assert config.pop("kernel_quantizer") is None
     assert config.pop("input_quantizer") is None
+    assert config.pop("quantizer_rate") == 1.0
     assert config == built[0].get_config()
     for ours, theirs in zip(built[1].weights, built[0].weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -1,0 +1,216 @@
+"""What every owner of the variables of a quantizer does, whatever framework creates them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasbits.quantizers.base import Quantizer, Site, Updates, VariableSpec
+
+
+@keras.saving.register_keras_serializable(package="kerasbits")
+class Between(keras.constraints.Constraint):
+    """Keep a variable in `[min, max]` after each optimizer step; None means no limit."""
+
+    def __init__(self, min: float | None = None, max: float | None = None):
+        self.min, self.max = min, max
+
+    def __call__(self, value):
+        """The clipped value."""
+        if self.min is not None:
+            value = ops.maximum(value, ops.cast(self.min, value.dtype))
+        if self.max is not None:
+            value = ops.minimum(value, ops.cast(self.max, value.dtype))
+        return value
+
+    def get_config(self):
+        """The two limits."""
+        return {"min": self.min, "max": self.max}
+
+
+class Host:
+    """Mixin: the variables that a quantizer declares, and what is done with them.
+
+    A variable of rate r is stored as `value / r` (see `VariableSpec`). The rate of the host
+    multiplies that of every trained variable.
+
+    The class that takes it in calls `set_up` first, `create` once the tensor is known, and then
+    `run` for each tensor. `sites`, `lifecycle`, `report` and exporters use the rest.
+    """
+
+    quantizer: Quantizer
+    rate: float = 1.0
+    site: Site | None = None
+    observing: bool = False
+    seed_generator: Any = None
+
+    def set_up(self, quantizer: Quantizer | dict, rate: float = 1.0) -> None:
+        """Take the method, or its serialized configuration, and the rate.
+
+        Raises:
+            ValueError: a rate that is no power of two.
+        """
+        if isinstance(quantizer, dict):
+            quantizer = keras.saving.deserialize_keras_object(quantizer)
+        self.quantizer = quantizer
+        self.rate = checked_rate(rate, type(quantizer).__name__)
+        self.site = None
+        self.observing = False
+
+    def create(self, site: Site, source, add_weight: Callable) -> None:
+        """Create the variables for `site`.
+
+        Args:
+            site: the place; it may have the kernel's elements in another shape.
+            source: the kernel variable they start from; None for inputs.
+            add_weight: called as `add_weight(name=, shape=, initializer=, trainable=,
+                constraint=)`, returns a float32 variable.
+
+        Raises:
+            ValueError: a role that the quantizer does not have.
+        """
+        if site.role not in self.quantizer.roles:
+            roles = " or ".join(f"{role}_quantizer" for role in self.quantizer.roles)
+            raise site.error(f"a quantizer for this role ({roles})", repr(self.quantizer))
+        self.site = site
+        self._specs = {
+            name: dataclasses.replace(spec, rate=spec.rate * self.rate) if spec.trainable else spec
+            for name, spec in self.quantizer.variables(site).items()
+        }
+        self._values = {
+            name: add_weight(
+                name=name,
+                shape=spec.shape,
+                initializer=_initializer(spec, source, site),
+                trainable=spec.trainable,
+                constraint=_constraint(spec),
+            )
+            for name, spec in self._specs.items()
+        }
+        # A variable, because the network around a site is known only after all its layers are
+        # built, and because it must survive saving.
+        self._share = add_weight(
+            name="share", shape=(), initializer="ones", trainable=False, constraint=None
+        )
+
+    def run(self, x, training: bool, add_loss: Callable):
+        """Quantized `x` in its own dtype; adds the loss and assigns the updates.
+
+        Args:
+            x: the tensor; computed in float32.
+            training: whether this is a training step.
+            add_loss: called with the quantizer's loss, if it has one.
+        """
+        given = x.dtype
+        x = ops.cast(x, "float32")
+        state, site = self._tensors(), self._site_in_graph()
+        if self.observing:
+            self.assign(self.quantizer.observe(x, state, site))
+            state = self._tensors()
+        y, updates = self._apply(x, state, site, training)
+        self.assign(updates)
+        loss = self.quantizer.loss(state, site)
+        if loss is not None:
+            add_loss(loss)
+        # Whole-number inputs become floats: their quantized values are none.
+        return ops.cast(y, given) if "float" in keras.backend.standardize_dtype(given) else y
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Current values as NumPy arrays."""
+        return {
+            name: ops.convert_to_numpy(variable) * np.float32(self._specs[name].rate)
+            for name, variable in self._values.items()
+        }
+
+    def assign(self, updates: Updates) -> list:
+        """Store new values; return the variables that were written."""
+        for name, value in updates.items():
+            variable = self._values[name]
+            value = ops.cast(value, variable.dtype) / self._specs[name].rate
+            variable.assign(ops.reshape(value, variable.shape))
+        return [self._values[name] for name in updates]
+
+    def reset(self, source=None, names: Iterable[str] | None = None) -> None:
+        """Give variables (all, or `names`) their initial values again, from the kernel `source`."""
+        for name in self._specs if names is None else names:
+            variable = self._values[name]
+            initial = _initializer(self._specs[name], source, self.site)
+            variable.assign(initial(tuple(variable.shape), dtype=variable.dtype))
+
+    def set_share(self, share: float) -> None:
+        """Set the weight of this site in sums over the network."""
+        # As a saved model knows it, so that a loaded one has the very same site.
+        self.site = dataclasses.replace(self.site, share=float(np.float32(share)))
+        self._share.assign(share)
+
+    def read_share(self) -> None:
+        """Bring the saved share back into the site record, after weights were loaded."""
+        if self.site is not None:
+            share = float(ops.convert_to_numpy(self._share))
+            self.site = dataclasses.replace(self.site, share=share)
+
+    def _apply(self, x, state, site: Site, training: bool):
+        seed = self.seed_generator if self.quantizer.stochastic else None
+        return self.quantizer.apply(x, state, site, training=bool(training), seed=seed)
+
+    def _tensors(self):
+        # The product makes tensors of variables: a loss that *is* a variable cannot be added.
+        return {name: v * self._specs[name].rate for name, v in self._values.items()}
+
+    def _site_in_graph(self) -> Site:
+        return dataclasses.replace(self.site, share=self._share * 1.0)
+
+
+def checked_rate(rate: float, where: str) -> float:
+    """The multiplier of learning rates as a float; `where` begins the message.
+
+    Raises:
+        ValueError: not a power of two, by which numbers are divided without an error.
+    """
+    number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if not number or not rate > 0 or math.frexp(rate)[0] != 0.5:
+        raise ValueError(f"{where}: expected a rate that is a power of two, got {rate!r}")
+    return float(rate)
+
+
+def _initializer(spec: VariableSpec, source, site: Site):
+    """Initializer that reads the kernel only when called: frameworks may defer creation."""
+
+    def initial(shape, dtype=None, **_):
+        value = spec.initial
+        if callable(value):
+            if source is None:
+                raise ValueError("this quantizer starts from a kernel, and none was given")
+            w = _read(source)
+            value = 1.0 if w is None else value(w.reshape(site.shape))
+        value = ops.cast(ops.convert_to_tensor(value), dtype or "float32") / spec.rate
+        return ops.broadcast_to(value, shape)
+
+    return initial
+
+
+def _read(source) -> np.ndarray | None:
+    """The kernel as NumPy, or None while Keras only traces shapes, before any weight exists.
+
+    Layers without a `build` method are built that way. Once tracing is over Keras initializes
+    the weights in the order of their creation, and calls the initializers again.
+    """
+    try:
+        return np.asarray(ops.convert_to_numpy(source), np.float32)
+    except (NotImplementedError, TypeError):  # TensorFlow and torch; JAX
+        return None
+
+
+def _constraint(spec: VariableSpec) -> Between | None:
+    """Constraint in stored units."""
+    if spec.min is None and spec.max is None:
+        return None
+    low = None if spec.min is None else spec.min / spec.rate
+    high = None if spec.max is None else spec.max / spec.rate
+    return Between(low, high)
