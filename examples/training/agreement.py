@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pathlib
+from typing import Any
 
 from networks import NETWORKS
 
@@ -46,13 +47,17 @@ def _check_data(s) -> None:
         )
 
 
+def network_options(network: str) -> dict[str, Any]:
+    """What a network of `NETWORKS` takes beside shape, classes and Keras, with the defaults."""
+    found = inspect.signature(NETWORKS[network]).parameters.values()
+    given = ("input_shape", "classes", "keras")
+    return {option.name: option.default for option in found if option.name not in given}
+
+
 def _check_network(s) -> None:
-    """Options of a network are what its function takes beside the shape, the classes and Keras."""
-    known = [*inspect.signature(NETWORKS[s.network]).parameters]
-    known = [name for name in known if name not in ("input_shape", "classes", "keras")]
+    known = network_options(s.network)
     for name in s.network_options:
         if name not in known:
-            known_or_none = nearest(name, known) if known else "; it has none"
-            raise SettingError(
-                "network_options", f"'{s.network}' has no option {name!r}{known_or_none}"
-            )
+            expected = nearest(name, known) if known else "; it has none"
+            problem = f"'{s.network}' has no option {name!r}{expected}"
+            raise SettingError("network_options", problem)

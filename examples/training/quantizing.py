@@ -63,14 +63,15 @@ def recipe(settings: Wanted, model=None) -> Recipe:
 
 
 def ends(model) -> tuple[str, str]:
-    """Paths of the first and the last layer with a kernel, in Keras' order of the layers.
+    """Paths of the first and the last layer with a quantized form, in Keras' order of the layers.
 
     Raises:
         SettingError: no layer has one.
     """
-    paths = [path for path, layer in _leaves(model) if any(len(w.shape) > 1 for w in layer.weights)]
+    paths = [p for p, layer in _leaves(model) if hasattr(kb.layers, f"Quant{type(layer).__name__}")]
     if not paths:
-        raise SettingError("network", f"expected layers with kernels in model '{model.name}'")
+        problem = f"expected layers that can be quantized, got none in the model '{model.name}'"
+        raise SettingError("network", problem)
     return paths[0], paths[-1]
 
 

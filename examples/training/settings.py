@@ -69,8 +69,8 @@ class Settings:
     mode: str = _setting(
         "train_and_eval",
         Choice,
-        "'train' trains, 'eval' measures the trained model and the exported file on the test "
-        "images, 'export' writes the file again.",
+        "'train' trains and exports, 'eval' measures the trained model and the exported file on "
+        "the test images, 'train_and_eval' does both, 'export' writes the file again.",
         choices=MODES,
         free=True,
     )
@@ -82,11 +82,11 @@ class Settings:
         "'least_squares_binary', which have fixed bits, learn the bits.",
         choices=tuple(METHODS),
     )
-    method_options: dict[str, Any] = _setting(
+    method_options: Mapping[str, Any] = _setting(
         {},
         Table,
         "Options of the method, the fields of its class, as strength=0.3 or "
-        "scheme=ls1,granularity=tensor.",
+        "scheme=ls1,granularity=tensor. The defaults are",
     )
     input_method: str = _setting(
         "uniform",
@@ -94,10 +94,10 @@ class Settings:
         "Method that quantizes the inputs of the layers; 'none' leaves them float.",
         choices=(*INPUT_METHODS, "none"),
     )
-    input_options: dict[str, Any] = _setting(
-        {}, Table, "Options of the input method, as bits=4. Uniform has 8 bits by default."
+    input_options: Mapping[str, Any] = _setting(
+        {}, Table, "Options of the input method, as bits=4. The defaults are"
     )
-    rules: dict[str, Any] = _setting(
+    rules: Mapping[str, Any] = _setting(
         {},
         Table,
         "Layers that want something else: {regex: {kernel: WHAT, inputs: WHAT}} or {regex: null} "
@@ -123,8 +123,8 @@ class Settings:
     )
 
     network: str = _setting("lenet5", Choice, "Network to train.", choices=tuple(NETWORKS))
-    network_options: dict[str, Any] = _setting(
-        {}, Table, "Options of the network, as width=8,blocks=1 of resnet20."
+    network_options: Mapping[str, Any] = _setting(
+        {}, Table, "Options of the network, as width=8,blocks=1 of resnet20. The defaults are"
     )
     init_from: str | None = _setting(
         None,
@@ -170,9 +170,7 @@ class Settings:
         8, Whole, "Batches that set the ranges of inputs before bits are learned.", low=1
     )
     batch_size: int = _setting(128, Whole, "Images a step, of all workers together.", low=1)
-    eval_batch_size: int = _setting(
-        500, Whole, "Images of a batch of validation and test.", low=1, free=True
-    )
+    eval_batch_size: int = _setting(500, Whole, "Images of a batch of validation and test.", low=1)
     optimizer: str = _setting("adam", Choice, "Optimizer.", choices=("adam", "sgd"))
     momentum: float = _setting(0.9, Number, "Momentum of 'sgd'.", high=1.0)
     learning_rate: float = _setting(2e-3, Number, "Learning rate in float.", above=True)
@@ -202,7 +200,7 @@ class Settings:
     early_stopping: int = _setting(
         0,
         Whole,
-        "Epochs without a better validation accuracy after which a phase ends; 0 never ends early.",
+        "Epochs without a smaller validation loss after which a phase ends; 0 never ends it early.",
     )
 
     checkpoint_steps: int = _setting(
@@ -281,7 +279,7 @@ class Settings:
         Raises:
             SettingError: an unknown name, with the nearest known one; a value that is not allowed.
         """
-        values = {check_name(name): value for name, value in values.items()}
+        values = {canonical(name): value for name, value in values.items()}
         if values.get("model_dir") is None:
             raise SettingError("model_dir", "expected a folder, got none")
         return cls(**values)
@@ -300,7 +298,7 @@ def value_of(name: str) -> Value:
     return FIELDS[name].metadata["value"]
 
 
-def check_name(name: Any) -> str:
+def canonical(name: Any) -> str:
     """The name of a setting behind a name or alias.
 
     Raises:
@@ -312,14 +310,7 @@ def check_name(name: Any) -> str:
     return found
 
 
-def conflicts(earlier: Settings, now: Settings) -> list[str]:
-    """Where settings differ that the steps of a training depend on.
-
-    Returns:
-        A text for each such field: "batch_size is 64, was 128".
-    """
-    return [
-        f"{name} is {getattr(now, name)!r}, was {getattr(earlier, name)!r}"
-        for name in names()
-        if not value_of(name).free and getattr(now, name) != getattr(earlier, name)
-    ]
+def conflicts(earlier: Settings, now: Settings) -> list[tuple[str, Any, Any]]:
+    """Settings that the steps of a training depend on and that differ: name, earlier, now."""
+    found = [(name, getattr(earlier, name), getattr(now, name)) for name in names()]
+    return [entry for entry in found if entry[1] != entry[2] and not value_of(entry[0]).free]

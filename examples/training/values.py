@@ -19,6 +19,10 @@ class SettingError(ValueError):
         super().__init__(f"{name}: {problem}")
         self.name, self.problem = name, problem
 
+    def at(self, origin: str) -> SettingError:
+        """The same error, with the source of the setting."""
+        return SettingError(self.name, f"{self.problem} ({origin})")
+
 
 def nearest(name: Any, known: Iterable[str]) -> str:
     """The end of a message on an unknown name: the known one that looks like it, or all."""
