@@ -10,7 +10,7 @@ Example:
 
 from kerasbits import callbacks, layers, packed
 from kerasbits.lifecycle import adjust, calibrate, freeze
-from kerasbits.model import Rule, quantize_model
+from kerasbits.model import quantize_model
 from kerasbits.quantizers import (
     BSQ,
     APoT,
@@ -23,6 +23,7 @@ from kerasbits.quantizers import (
     VariableSpec,
 )
 from kerasbits.report import Report, report, summary
+from kerasbits.rules import Rule
 from kerasbits.sites import set_shares
 
 __version__ = "0.1.0"

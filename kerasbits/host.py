@@ -41,7 +41,8 @@ class Host:
     multiplies that of every trained variable.
 
     The class that takes it in calls `set_up` first, `create` once the tensor is known, and then
-    `run` for each tensor. `sites`, `lifecycle`, `report` and exporters use the rest.
+    `run` for each tensor, and sees to it that the `penalty` is added to the loss once a step.
+    `sites`, `lifecycle`, `report` and exporters use the rest.
     """
 
     quantizer: Quantizer
@@ -99,13 +100,12 @@ class Host:
             name="share", shape=(), initializer="ones", trainable=False, constraint=None
         )
 
-    def run(self, x, training: bool, add_loss: Callable):
-        """Quantized `x` in its own dtype; adds the loss and assigns the updates.
+    def run(self, x, training):
+        """Quantized `x` in its own dtype; assigns the updates of the quantizer.
 
         Args:
             x: the tensor; computed in float32.
             training: whether this is a training step.
-            add_loss: called with the quantizer's loss, if it has one.
         """
         given = x.dtype
         x = ops.cast(x, "float32")
@@ -115,11 +115,12 @@ class Host:
             state = self._tensors()
         y, updates = self._apply(x, state, site, training)
         self.assign(updates)
-        loss = self.quantizer.loss(state, site)
-        if loss is not None:
-            add_loss(loss)
         # Whole-number inputs become floats: their quantized values are none.
         return ops.cast(y, given) if "float" in keras.backend.standardize_dtype(given) else y
+
+    def penalty(self):
+        """What the quantizer adds to the loss of the model, a scalar tensor or None."""
+        return self.quantizer.loss(self._tensors(), self._site_in_graph())
 
     def state(self) -> dict[str, np.ndarray]:
         """Current values as NumPy arrays."""
@@ -155,7 +156,7 @@ class Host:
             share = float(ops.convert_to_numpy(self._share))
             self.site = dataclasses.replace(self.site, share=share)
 
-    def _apply(self, x, state, site: Site, training: bool):
+    def _apply(self, x, state, site: Site, training):
         seed = self.seed_generator if self.quantizer.stochastic else None
         return self.quantizer.apply(x, state, site, training=bool(training), seed=seed)
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import re
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 from keras import ops
 
-from kerasbits import quantizers, sites
+from kerasbits import sites
 from kerasbits.host import checked_rate
 from kerasbits.layers import (
     QuantConv1D,
@@ -28,6 +26,7 @@ from kerasbits.layers import (
     QuantSeparableConv2D,
 )
 from kerasbits.quantizers import Quantizer
+from kerasbits.rules import Plan, Rule
 
 QUANTIZED_FORMS: dict[type, type[QuantizedLayer]] = {
     keras.layers.Conv1D: QuantConv1D,
@@ -44,14 +43,6 @@ QUANTIZED_FORMS: dict[type, type[QuantizedLayer]] = {
 }
 """The quantized form of each plain layer that has one. Subclasses have none: nobody knows what
 else they do."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """How to quantize the layers that a rule matches: quantizers, names of them, or None."""
-
-    kernel: Quantizer | str | None = None
-    inputs: Quantizer | str | None = None
 
 
 def quantize_model(
@@ -90,11 +81,9 @@ def quantize_model(
     """
     _check_model(model)
     rate = checked_rate(rate, "quantize_model")
-    default = _resolved(Rule(kernel, inputs), "the arguments")
-    _check_rules(rules)
-    rules = {k: r if r is None else _resolved(r, f"rule {k!r}") for k, r in (rules or {}).items()}
     layers = dict(sites.walk(model, is_cloneable))
-    chosen = _choose(layers, default, rules, strict)
+    plan = Plan.of(kernel, inputs, rules, strict)
+    chosen = plan.choose(layers, quantized_form, is_unsupported, QUANTIZED_FORMS)
     by_identity = {id(layers[path]): rule for path, rule in chosen.items()}
 
     def clone(layer):
@@ -173,70 +162,6 @@ def is_cloneable(layer) -> bool:
     return isinstance(layer, keras.Sequential) or (
         isinstance(layer, keras.Model) and type(layer).__name__ == "Functional"
     )
-
-
-def _resolved(rule: Rule, where: str) -> Rule:
-    if not isinstance(rule, Rule):
-        raise ValueError(f"{where}: expected a kerasbits.Rule or None, got {rule!r}")
-    try:
-        resolved = Rule(quantizers.get(rule.kernel), quantizers.get(rule.inputs))
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    for role, quantizer in (("kernel", resolved.kernel), ("input", resolved.inputs)):
-        if quantizer is not None and role not in quantizer.roles:
-            raise ValueError(
-                f"{where}: expected a quantizer for the {role}, got {quantizer!r}, "
-                f"which works on {' and '.join(quantizer.roles)} only"
-            )
-    return resolved
-
-
-def _check_rules(rules) -> None:
-    if rules is not None and not isinstance(rules, Mapping):
-        raise ValueError(f"rules: expected a dictionary from regex to Rule or None, got {rules!r}")
-    for pattern in rules or {}:
-        try:
-            re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise ValueError(f"rules: expected regexes, got {pattern!r} ({error})") from None
-
-
-def _choose(layers, default: Rule, rules: dict, strict: bool) -> dict[str, Rule]:
-    """The rule of each layer that is to be replaced."""
-    used: set[str] = set()
-    vain: dict[str, str] = {}  # rules that only matched layers they can do nothing to
-    chosen: dict[str, Rule] = {}
-    for path, layer in layers.items():
-        pattern = next((p for p in rules if re.search(p, path)), None)
-        rule = default if pattern is None else rules[pattern]
-        form = quantized_form(layer)
-        wanted = rule is not None and not (rule.kernel is None and rule.inputs is None)
-        if form is not None and wanted and not form.quantizes_inputs:
-            rule = Rule(rule.kernel)
-        does = form is not None and wanted and rule != Rule()
-        if pattern is not None and (does or not wanted):
-            used.add(pattern)
-        elif pattern is not None:
-            vain[pattern] = f"{path} ({type(layer).__name__})"
-        if does:
-            chosen[path] = rule
-        elif wanted and strict and is_unsupported(layer):
-            forms = ", ".join(sorted(c.__name__ for c in QUANTIZED_FORMS))
-            raise ValueError(
-                f"layer '{path}': expected a layer with a quantized form ({forms}), got "
-                f"{type(layer).__name__}; a rule {{{path!r}: None}} keeps it float"
-            )
-    unused = [pattern for pattern in rules if pattern not in used]
-    if useless := [pattern for pattern in unused if pattern in vain]:
-        raise ValueError(
-            f"rule {useless[0]!r}: expected to match a layer that can be quantized, got only "
-            f"{vain[useless[0]]} and the like"
-        )
-    if unused:
-        raise ValueError(
-            f"expected every rule to match a layer, but {unused} match none of {list(layers)}"
-        )
-    return chosen
 
 
 def quantized_form(layer) -> type[QuantizedLayer] | None:

@@ -38,14 +38,24 @@ class QuantizerLayer(Host, keras.layers.Layer):
         if self.built:
             return
         self.create(site, source, self.add_weight)
+        # The loss depends on variables alone, so it is the regularizer of one of them. It counts
+        # once, however often a layer is called; and replicas that exchange statistics in the middle
+        # of a step, in turns, would find each other's losses in the list behind `add_loss`.
+        trained = [self._values[name] for name, spec in self._specs.items() if spec.trainable]
+        if trained and type(self.quantizer).loss is not Quantizer.loss:
+            trained[0].regularizer = self._regularizer
         self.built = True
 
     def build(self, input_shape=None):
         """Nothing: the owner calls `build_at`, which knows the site."""
 
     def call(self, x, training=False):
-        """Quantized `x`; adds the loss and assigns the updates of the quantizer."""
-        return self.run(x, training, self.add_loss)
+        """Quantized `x`; assigns the updates of the quantizer."""
+        return self.run(x, training)
+
+    def _regularizer(self, _):
+        penalty = self.penalty()
+        return ops.zeros(()) if penalty is None else penalty
 
     def compute_output_shape(self, input_shape):
         """Unchanged."""

@@ -1,0 +1,132 @@
+"""Which quantizers each layer of a model gets: regexes over the paths of its layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from kerasbits import quantizers
+from kerasbits.quantizers import Quantizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How to quantize the layers that a rule matches: quantizers, names of them, or None."""
+
+    kernel: Quantizer | str | None = None
+    inputs: Quantizer | str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A rule for all layers, and other rules for those that a regex finds.
+
+    Args:
+        default: for layers that no regex finds.
+        rules: `{regex: Rule or None}`; the first regex found in a path wins.
+        strict: whether a layer with a kernel must have a quantized form.
+    """
+
+    default: Rule
+    rules: Mapping[str, Rule | None]
+    strict: bool
+
+    @classmethod
+    def of(cls, kernel, inputs, rules, strict: bool) -> Plan:
+        """From the arguments of `quantize_model`.
+
+        Raises:
+            ValueError: unknown quantizers, or ones for another role; rules that are none.
+        """
+        default = resolved(Rule(kernel, inputs), "the arguments")
+        _check_rules(rules)
+        found = {
+            k: r if r is None else resolved(r, f"rule {k!r}") for k, r in (rules or {}).items()
+        }
+        return cls(default, found, strict)
+
+    def choose(
+        self,
+        layers: Mapping[str, Any],
+        form: Callable[[Any], type | None],
+        is_unsupported: Callable[[Any], bool],
+        forms: Iterable[type],
+    ) -> dict[str, Rule]:
+        """The rule of each layer that is to be replaced, by path.
+
+        Args:
+            layers: by path.
+            form: the quantized class of a layer, None if there is none.
+            is_unsupported: whether a layer has a kernel but no quantized class.
+            forms: all quantized classes, for messages.
+
+        Raises:
+            ValueError: a rule that does nothing, or under `strict` an unsupported layer.
+        """
+        used: set[str] = set()
+        vain: dict[str, str] = {}  # rules that only matched layers they can do nothing to
+        chosen: dict[str, Rule] = {}
+        for path, layer in layers.items():
+            pattern = next((p for p in self.rules if re.search(p, path)), None)
+            rule = self.default if pattern is None else self.rules[pattern]
+            quantized = form(layer)
+            wanted = rule is not None and not (rule.kernel is None and rule.inputs is None)
+            if quantized is not None and wanted and not quantized.quantizes_inputs:
+                rule = Rule(rule.kernel)
+            does = quantized is not None and wanted and rule != Rule()
+            if pattern is not None and (does or not wanted):
+                used.add(pattern)
+            elif pattern is not None:
+                vain[pattern] = f"{path} ({type(layer).__name__})"
+            if does:
+                chosen[path] = rule
+            elif wanted and self.strict and is_unsupported(layer):
+                names = ", ".join(sorted(c.__name__ for c in forms))
+                raise ValueError(
+                    f"layer '{path}': expected a layer with a quantized form ({names}), got "
+                    f"{type(layer).__name__}; a rule {{{path!r}: None}} keeps it float"
+                )
+        unused = [pattern for pattern in self.rules if pattern not in used]
+        if useless := [pattern for pattern in unused if pattern in vain]:
+            raise ValueError(
+                f"rule {useless[0]!r}: expected to match a layer that can be quantized, got only "
+                f"{vain[useless[0]]} and the like"
+            )
+        if unused:
+            raise ValueError(
+                f"expected every rule to match a layer, but {unused} match none of {list(layers)}"
+            )
+        return chosen
+
+
+def resolved(rule: Rule, where: str) -> Rule:
+    """A rule whose quantizers are instances; `where` begins the messages.
+
+    Raises:
+        ValueError: no rule, an unknown quantizer, or one for another role.
+    """
+    if not isinstance(rule, Rule):
+        raise ValueError(f"{where}: expected a kerasbits.Rule or None, got {rule!r}")
+    try:
+        found = Rule(quantizers.get(rule.kernel), quantizers.get(rule.inputs))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    for role, quantizer in (("kernel", found.kernel), ("input", found.inputs)):
+        if quantizer is not None and role not in quantizer.roles:
+            raise ValueError(
+                f"{where}: expected a quantizer for the {role}, got {quantizer!r}, "
+                f"which works on {' and '.join(quantizer.roles)} only"
+            )
+    return found
+
+
+def _check_rules(rules) -> None:
+    if rules is not None and not isinstance(rules, Mapping):
+        raise ValueError(f"rules: expected a dictionary from regex to Rule or None, got {rules!r}")
+    for pattern in rules or {}:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ValueError(f"rules: expected regexes, got {pattern!r} ({error})") from None
