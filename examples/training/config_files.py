@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from training.settings import FIELDS, Settings, canonical, conflicts, value_of
+from training.settings import FIELDS, Settings, canonical, value_of
 from training.texts import mapping, parsed, short, split
 from training.values import SettingError, Table
 
@@ -106,13 +106,13 @@ def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
                 name = canonical(written)
                 if name in seen:
                     raise SettingError(written, f"expected it or {seen[name]!r}, got both")
-                value = default_of(name) if value is None else value_of(name).checked(name, value)
+                new = _checked(name, value)
             except SettingError as error:
                 raise error.at(layer.origin) from None
             seen[name] = written
-            if isinstance(value_of(name), Table) and layer.values[written] is not None:
-                value = _merged(value_of(name), values.get(name, {}), value)
-            values[name], origins[name] = value, layer.origin
+            if isinstance(value_of(name), Table) and value is not None:
+                new = _merged(value_of(name), values.get(name, {}), new)
+            values[name], origins[name] = new, layer.origin
     return values, origins
 
 
@@ -133,19 +133,27 @@ def resolve(layers: Iterable[Layer]) -> Settings:
     if folder is None:
         raise SettingError("model_dir", "expected --model_dir=FOLDER, got none")
     path = pathlib.Path(folder, SAVED)
-    earlier = read_settings(path) if path.is_file() else None
-    before = earlier.to_dict() if earlier else {}
+    before: dict[str, Any] = {}
+    if path.is_file():
+        earlier = read_settings(path)
+        _check_resumed(earlier, values, origins)
+        before = _without(earlier.to_dict(), NOT_SAVED)
     try:
-        now = Settings.from_dict({**_without(before, NOT_SAVED), **values})
+        return Settings.from_dict({**before, **values})
     except SettingError as error:
-        where = origins.get(error.name) or (f"file '{path}'" if error.name in before else None)
-        raise (error.at(where) if where else error) from None
-    different = conflicts(earlier, now) if earlier else []
-    if different:
-        name, was, is_now = different[0]
-        problem = f"expected {was!r}, as the run in '{folder}' was started with, got {is_now!r}"
-        raise SettingError(name, f"{problem}; use another --model_dir").at(origins[name])
-    return now
+        if error.name in before and error.name not in origins:
+            raise error.at(f"file '{path}'") from None
+        raise (error.at(origins[error.name]) if error.name in origins else error) from None
+
+
+def _check_resumed(earlier: Settings, values: Mapping[str, Any], origins: Mapping[str, str]):
+    """Raise SettingError if something is to change that the steps of a training depend on."""
+    for name, value in values.items():
+        was = getattr(earlier, name)
+        if value != was and not value_of(name).free:
+            problem = f"expected {was!r}, as the run in '{values['model_dir']}' was started with"
+            problem += f", got {value!r}; use another --model_dir"
+            raise SettingError(name, problem).at(origins[name])
 
 
 def read_settings(path: str | os.PathLike) -> Settings:
@@ -194,6 +202,12 @@ def default_of(name: str) -> Any:
 
 def _without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in names}
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A value in its type; the default for null, where that is no value of its own."""
+    kind = value_of(name)
+    return default_of(name) if value is None and not kind.has_none else kind.checked(name, value)
 
 
 def _merged(kind: Table, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -40,6 +41,7 @@ def json_line(
     steps: int = 0,
     seconds: float = 0.0,
     files: Mapping[str, str | os.PathLike] | None = None,
+    weights_sha256: str | None = None,
 ) -> str:
     """What a run was, what it found and what it wrote.
 
@@ -50,7 +52,9 @@ def json_line(
         report: of the quantized model: bits of each layer, averages, bytes, bit operations.
         steps: of training, over all phases and over all times the run was resumed.
         seconds: likewise.
-        files: paths by name, as {"model": ..., "export": ...}, with their sizes if they exist.
+        files: paths by name, as {"model": ..., "export": ...}; of those that exist, size and
+            checksum are told.
+        weights_sha256: checksum of all variables of the quantized model.
 
     Returns:
         Strict JSON without a line break. A number that is not finite is null.
@@ -66,6 +70,7 @@ def json_line(
         **{name: getattr(settings, name) for name in ("network", "dataset", "seed", "distribute")},
         "accuracy": dict(accuracy or {}),
         **({} if report is None else _costs(report)),
+        "weights_sha256": weights_sha256,
         "steps": steps,
         "seconds": round(float(seconds), 1),
         "model_dir": settings.model_dir,
@@ -101,7 +106,11 @@ def _costs(report: kb.Report) -> dict[str, Any]:
 
 def _file(path: str | os.PathLike) -> dict[str, Any]:
     where = pathlib.Path(path)
-    return {"path": os.fspath(path), "bytes": where.stat().st_size if where.is_file() else None}
+    if not where.is_file():
+        return {"path": os.fspath(path), "bytes": None, "sha256": None}
+    data = where.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    return {"path": os.fspath(path), "bytes": len(data), "sha256": digest}
 
 
 def _plain(value: Any) -> Any:

@@ -156,7 +156,8 @@ class Settings:
     augment: str = _setting(
         "default",
         Choice,
-        "Random changes of training images; 'default' is what suits the data set.",
+        "Random changes of training images: 'crop' moves them by up to an eighth of their size, "
+        "'flip' mirrors half of them, left to right; 'default' is what suits the data set.",
         choices=AUGMENTATIONS,
     )
 
@@ -308,9 +309,3 @@ def canonical(name: Any) -> str:
     if found not in FIELDS:
         raise SettingError(str(name), f"unknown setting{nearest(name, [*FIELDS, *ALIASES])}")
     return found
-
-
-def conflicts(earlier: Settings, now: Settings) -> list[tuple[str, Any, Any]]:
-    """Settings that the steps of a training depend on and that differ: name, earlier, now."""
-    found = [(name, getattr(earlier, name), getattr(now, name)) for name in names()]
-    return [entry for entry in found if entry[1] != entry[2] and not value_of(entry[0]).free]

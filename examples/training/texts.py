@@ -27,17 +27,17 @@ def parse_table(text: str) -> dict[str, Any]:
         {'scheme': 'ls1', 'k': 3}
     """
     if text.strip().startswith("{"):
-        return mapping(text, "table")
+        return mapping(text)
     found = {}
-    for part in split(text, "table"):
+    for part in split(text):
         name, equals, value = part.partition("=")
         if not equals or not name.strip():
             raise ValueError(f"expected name=value with commas between, got {part.strip()!r}")
-        found[name.strip()] = parsed(value, "table")
+        found[name.strip()] = parsed(value)
     return found
 
 
-def mapping(text: str, origin: str) -> dict[str, Any]:
+def mapping(text: str, origin: str = "") -> dict[str, Any]:
     """A table in YAML.
 
     Raises:
@@ -45,11 +45,11 @@ def mapping(text: str, origin: str) -> dict[str, Any]:
     """
     found = parsed(text, origin)
     if not isinstance(found, dict):
-        raise ValueError(f"{origin}: expected {{name: value}}, got {short(found)}")
+        raise ValueError(f"{_at(origin)}expected {{name: value}}, got {short(found)}")
     return found
 
 
-def split(text: str, origin: str) -> list[str]:
+def split(text: str, origin: str = "") -> list[str]:
     """Cut at the commas that are outside of quotes and brackets; blank parts are dropped.
 
     Raises:
@@ -65,21 +65,21 @@ def split(text: str, origin: str) -> list[str]:
             closing.append(BRACKETS[char])
         elif char in BRACKETS.values():
             if not closing or closing.pop() != char:
-                raise ValueError(f"{origin}: expected brackets in pairs, got {text!r}")
+                raise ValueError(f"{_at(origin)}expected brackets in pairs, got {text!r}")
         elif char == "," and not closing:
             parts.append(text[start:at])
             start = at + 1
     if closing or quote:
-        raise ValueError(f"{origin}: expected brackets and quotes in pairs, got {text!r}")
+        raise ValueError(f"{_at(origin)}expected brackets and quotes in pairs, got {text!r}")
     return [part for part in [*parts, text[start:]] if part.strip()]
 
 
-def parsed(text: str, origin: str) -> Any:
+def parsed(text: str, origin: str = "") -> Any:
     """What a text in YAML means.
 
     Args:
         text: YAML of plain types: texts, numbers, true and false, null, lists, tables.
-        origin: where it is from, for messages.
+        origin: where it is from, for messages; nothing if the caller says so.
 
     Raises:
         ValueError: not YAML, with the line; or a name twice in a table.
@@ -90,9 +90,13 @@ def parsed(text: str, origin: str) -> Any:
         mark = error.problem_mark or error.context_mark
         many = mark is not None and "\n" in text.strip()
         where = f"{origin}, line {mark.line + 1}" if many else origin
-        raise ValueError(f"{where}: expected YAML ({error.problem or error.context})") from None
+        raise ValueError(f"{_at(where)}expected YAML ({error.problem or error.context})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{origin}: expected YAML ({short(error)})") from None
+        raise ValueError(f"{_at(origin)}expected YAML ({short(error)})") from None
+
+
+def _at(origin: str) -> str:
+    return f"{origin}: " if origin else ""
 
 
 def short(what: Any) -> str:

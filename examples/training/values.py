@@ -24,11 +24,16 @@ class SettingError(ValueError):
         return SettingError(self.name, f"{self.problem} ({origin})")
 
 
+FEW = 12
+"""Names that a message can list."""
+
+
 def nearest(name: Any, known: Iterable[str]) -> str:
-    """The end of a message on an unknown name: the known one that looks like it, or all."""
+    """The end of a message on an unknown name: the known one that looks like it, or all if few."""
     known = list(known)
-    like = difflib.get_close_matches(str(name), known, 1)
-    return f"; did you mean {like[0]!r}?" if like else f"; expected one of {', '.join(known)}"
+    if like := difflib.get_close_matches(str(name), known, 1):
+        return f"; did you mean {like[0]!r}?"
+    return f"; expected one of {', '.join(known)}" if len(known) <= FEW else "; see --helpfull"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,11 @@ class Value:
     help: str
     free: bool = False
     optional: bool = False
+
+    @property
+    def has_none(self) -> bool:
+        """Whether null is a value of its own. Where it is not, it stands for the default."""
+        return False
 
     def checked(self, name: str, value: Any) -> Any:
         """The value in its proper type.
@@ -65,11 +75,17 @@ class Value:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice(Value):
-    """One of some words."""
+    """One of some words. None means the word "none", where that is one of them."""
 
     choices: tuple[str, ...]
 
+    @property
+    def has_none(self) -> bool:
+        """Whether there is a word for nothing."""
+        return "none" in self.choices
+
     def _checked(self, name, value):
+        value = "none" if value is None and self.has_none else value
         if not isinstance(value, str) or value not in self.choices:
             raise self._error(name, f"one of {', '.join(self.choices)}", value)
         return value
