@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from datasets.augment import Augment
-from datasets.pipeline import tf_pipeline
+from datasets.pipeline import numpy_pipeline, tf_pipeline
 from datasets.source import Source
 
 ORDER, AUGMENTATION = 0, 1
@@ -93,9 +93,9 @@ class Batches:
         )
 
     def as_numpy(self, first: int, last: int, worker: int = 0, workers: int = 1) -> Iterator[Batch]:
-        """The same batches one after the other, without TensorFlow."""
-        for step in range(first, last):
-            yield self.batch(step, worker, workers)
+        """The same batches as a generator, without TensorFlow."""
+        self._rows(worker, workers)
+        return numpy_pipeline(lambda step: self.batch(step, worker, workers), first, last)
 
     def _rows(self, worker: int, workers: int) -> slice:
         if workers < 1 or self.batch_size % workers or not 0 <= worker < workers:

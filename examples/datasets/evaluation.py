@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from datasets.pipeline import tf_pipeline
+from datasets.pipeline import numpy_pipeline, tf_pipeline
 from datasets.source import Source
 
 WeightedBatch = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -73,9 +73,9 @@ class EvaluationBatches:
         )
 
     def as_numpy(self, worker: int = 0, workers: int = 1) -> Iterator[WeightedBatch]:
-        """The same batches one after the other, without TensorFlow."""
-        for step in range(self.steps):
-            yield self.batch(step, worker, workers)
+        """The same batches as a generator, without TensorFlow."""
+        self._check(worker, workers)
+        return numpy_pipeline(lambda step: self.batch(step, worker, workers), 0, self.steps)
 
     def _check(self, worker: int, workers: int) -> None:
         if workers < 1 or self.multiple % workers or not 0 <= worker < workers:

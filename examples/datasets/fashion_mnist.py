@@ -98,6 +98,11 @@ def _read_pair(images_path: pathlib.Path, labels_path: pathlib.Path):
             f"file '{labels_path}': expected a label for each image of '{images_path.name}', "
             f"got {labels.shape} labels for {images.shape} images"
         )
+    if labels.max() >= len(CLASSES):
+        raise ValueError(
+            f"file '{labels_path}': expected labels from 0 to {len(CLASSES) - 1}, "
+            f"got {labels.max()}"
+        )
     return images, labels
 
 

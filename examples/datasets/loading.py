@@ -9,11 +9,18 @@ import numpy as np
 from datasets.augment import Augment
 from datasets.digits import digits
 from datasets.fashion_mnist import fashion_mnist
+from datasets.image_folder import image_folder
 from datasets.parts import Parts
 from datasets.pictures import Size
+from datasets.record_folder import record_folder
 from datasets.source import Shape, Source, split
 
-LOADERS = {"fashion_mnist": fashion_mnist, "digits": digits}
+LOADERS = {
+    "fashion_mnist": fashion_mnist,
+    "digits": digits,
+    "images": image_folder,
+    "tfrecords": record_folder,
+}
 NAMES = tuple(LOADERS)
 """Data sets that `load` knows."""
 
@@ -86,10 +93,13 @@ def load(
         )
     if seed < 0:
         raise ValueError(f"data set '{name}': expected a seed of at least 0, got {seed}")
-    parts = LOADERS[name](data_dir, _size(name, image_size))
-    for part in (parts.train, parts.validation, parts.test):
-        if part is not None:
-            _check_labels(name, part.labels, len(parts.names))
+    try:
+        parts = LOADERS[name](data_dir, _size(name, image_size))
+    except PermissionError as error:
+        raise ValueError(
+            f"data set '{name}': expected to be allowed to read '{error.filename}'; "
+            "change its permissions"
+        ) from None
     return _split(name, parts, validation, seed)
 
 
@@ -103,14 +113,6 @@ def _size(name: str, image_size: int | Size | None) -> Size | None:
             f"got {image_size}"
         )
     return int(size[0]), int(size[1])
-
-
-def _check_labels(name: str, labels: np.ndarray, classes: int) -> None:
-    bad = labels[(labels < 0) | (labels >= classes)]
-    if bad.size:
-        raise ValueError(
-            f"data set '{name}': expected labels from 0 to {classes - 1}, got {bad[0]}"
-        )
 
 
 def _split(name: str, parts: Parts, share: float, seed: int) -> Dataset:

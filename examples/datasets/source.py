@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
+
+IN_MEMORY = 2**30
+"""Bytes of pixels of a part up to which they are kept in memory."""
 
 Shape = tuple[int, int, int]
 """Height, width, channels of an image."""
@@ -51,6 +56,29 @@ class Arrays:
         return self._values[np.asarray(indices, np.int64)].astype(np.float32) / self._white
 
 
+class Lazy:
+    """A source that makes each image when it is asked for.
+
+    Args:
+        pixels: gives the image at an index, `shape` uint8; called on several threads.
+        labels: (n,) int32.
+        shape: of every image.
+    """
+
+    def __init__(self, pixels: Callable[[int], np.ndarray], labels: np.ndarray, shape: Shape):
+        self.pixels, self.labels, self.shape = pixels, labels, shape
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The images at `indices`, float32 in [0, 1]."""
+        out = np.empty((len(indices), *self.shape), np.float32)
+        for image, index in zip(out, indices, strict=True):
+            image[:] = self.pixels(int(index))
+        return out / np.float32(255)
+
+
 class Subset:
     """Some images of another source, in the order of `indices`."""
 
@@ -65,6 +93,21 @@ class Subset:
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """The images at `indices` of this subset, float32 in [0, 1]."""
         return self._source.images(self._indices[np.asarray(indices, np.int64)])
+
+
+def in_memory_if_small(source: Lazy, most_bytes: int = IN_MEMORY) -> Source:
+    """The same images, made once and for all if they fit into `most_bytes`.
+
+    Epochs are faster then, and a damaged image is found at once.
+    """
+    shape = (len(source), *source.shape)
+    if math.prod(shape) > most_bytes:
+        return source
+    pixels = np.empty(shape, np.uint8)
+    with ThreadPoolExecutor() as pool:
+        for index, image in enumerate(pool.map(source.pixels, range(len(source)))):
+            pixels[index] = image
+    return Arrays(pixels, source.labels)
 
 
 def everything(source: Source) -> tuple[np.ndarray, np.ndarray]:
