@@ -18,6 +18,9 @@ import numpy as np
 VERSION = 1
 META = "meta"
 NAME = re.compile(r"checkpoint-(\d{10})\.npz")
+NUMBERED = re.compile(r"(?<=^seed_generator)_\d+")
+"""What Keras adds to names of random numbers, counting the models that a process has made."""
+
 UNFINISHED = ".checkpoint.unfinished"
 """Where a checkpoint is written before it gets its name. One that was left by a killed run is
 overwritten by the next checkpoint."""
@@ -199,7 +202,7 @@ def _named(variables: Iterable, prefix: str) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for variable in variables:
         # Keras 3 has paths; the variables of tf_keras have full names.
-        path = f"{prefix}/{getattr(variable, 'path', None) or variable.name}"
+        path = f"{prefix}/{NUMBERED.sub('', getattr(variable, 'path', None) or variable.name)}"
         count = 1
         name = path
         while name in named:

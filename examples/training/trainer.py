@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from datasets import Batches, Dataset, EvaluationBatches
+from datasets import Augment, Batches, Dataset, EvaluationBatches
 
 from training import checkpoint, watching
 from training.checkpoint import Arrays, Checkpoint, restore, values_of
+from training.folder import FLOAT_MODEL, save_model
 from training.kinds import Kind
 from training.optimizing import compile_model, optimizer, schedule
 from training.phases import FLOAT, LEARN, MODEL, Phase, build, first_values, phases
 from training.settings import Settings
+from training.workers import Workers
 
 OPTIMIZER, BEST = "optimizer", "best"
 """Prefixes of the optimizer's variables, and of the best model's, in a checkpoint."""
@@ -71,10 +73,7 @@ class Trainer:
         kind: which Keras.
         settings: what to do.
         data: what to learn from.
-        workers: who takes part (see `training.distribution`). `scope()` is a context in which
-            models are made; `chief` says whether this one writes files and progress; `replicas` is
-            the number of parts a batch is cut into; `dataset(batches, first, last)` and
-            `evaluation(batches)` are what `model.fit` and `model.evaluate` take.
+        workers: who takes part.
         say: told each line of progress.
     """
 
@@ -83,14 +82,15 @@ class Trainer:
         kind: Kind,
         settings: Settings,
         data: Dataset,
-        workers: Any,
+        workers: Workers,
         say: Callable[[str], None] = print,
     ):
         self.kind, self.settings, self.data, self.workers = kind, settings, data, workers
         self._say = say
         self._folder = pathlib.Path(settings.model_dir)
-        augment = data.augment if settings.augment == "default" else None
-        self._batches = Batches(data.train, settings.batch_size, settings.seed, augment)
+        self._batches = Batches(
+            data.train, settings.batch_size, settings.seed, augment_of(settings, data)
+        )
         self._phases = phases(settings, self._batches.steps_per_epoch)
         self._since = time.monotonic()
         self.place = Place()
@@ -124,7 +124,6 @@ class Trainer:
 
     def _run(self, phase: Phase, arrays: Arrays, resumed: bool) -> Arrays:
         """Train what is left of a phase; the values of its model at the end."""
-        place = self.place
         if phase.name != FLOAT and self._is_over(phase):
             return _best_or_last(arrays)
         self._say(f"=== {phase.name}: {phase.epochs} epochs, {phase.steps} steps")
@@ -136,11 +135,19 @@ class Trainer:
             best = self._judge(logs, model, best)
             self._save(model, best)
         arrays = _best_or_last({**values_of(model.variables, MODEL), **best})
-        if phase.name == FLOAT and place.float_accuracy is None:
-            restore(model.variables, MODEL, arrays, "the best epoch")
-            found = model.evaluate(self._evaluation(self.data.test), return_dict=True, verbose=0)
-            place.float_accuracy = float(found["accuracy"])
+        if phase.name == FLOAT:
+            self._finish_float(model, arrays)
         return arrays
+
+    def _finish_float(self, model: Any, arrays: Arrays) -> None:
+        """Measure the float model, and save it for other runs to start from."""
+        restore(model.variables, MODEL, arrays, "the best epoch")
+        found = model.evaluate(self._evaluation(self.data.test), return_dict=True, verbose=0)
+        self.place.float_accuracy = float(found["accuracy"])
+        if self.workers.chief:
+            plain = build(self.kind, self.settings, self.data, FLOAT)
+            restore(plain.variables, MODEL, arrays, "the best epoch")
+            save_model(plain, self._folder / FLOAT_MODEL)
 
     def _is_over(self, phase: Phase) -> bool:
         return self.place.over or self.place.done >= phase.steps
@@ -242,6 +249,15 @@ class Trainer:
         }
         state = Checkpoint(self.place.step, dataclasses.asdict(self.place), arrays)
         checkpoint.save(self._folder / CHECKPOINTS, state, self.settings.keep)
+
+
+def augment_of(settings: Settings, data: Dataset) -> Augment | None:
+    """The random changes of training images. Crops move an image by up to an eighth of its size."""
+    if settings.augment == "default":
+        return data.augment
+    if settings.augment == "none":
+        return None
+    return Augment(max(1, min(data.shape[:2]) // 8), flip=settings.augment == "crop_and_flip")
 
 
 def _best_or_last(arrays: Arrays) -> Arrays:

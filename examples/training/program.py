@@ -1,0 +1,81 @@
+"""The frame of a training program: flags, one line for an error, one line of JSON at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+from training.flags import settings_from_flags
+from training.kinds import Kind
+from training.results import json_line
+from training.running import Outcome, run
+from training.settings import Settings
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+"""Exit statuses."""
+
+
+def start(name: str, kind: Callable[[], Kind]) -> None:
+    """Parse the flags, which are declared already, and do what they say.
+
+    Args:
+        name: of the program.
+        kind: makes the kind of Keras; called once the flags are known to be right.
+    """
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            fail(name, error, WRONG_USAGE)
+
+    def main(argv: list[str]) -> None:
+        if len(argv) > 1:
+            fail(name, ValueError(f"expected flags only, got {argv[1]!r}"), WRONG_USAGE)
+        try:
+            settings = settings_from_flags()
+        except ValueError as error:
+            fail(name, error, WRONG_USAGE)
+        try:
+            outcome = run(kind(), settings, say=lambda line: print(line, flush=True))
+        except (ValueError, OSError, ImportError) as error:
+            fail(name, error, FAILED)
+        except KeyboardInterrupt:
+            print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+        if outcome is not None:
+            print(result_line(name, settings, outcome), flush=True)
+
+    app.run(main, flags_parser=parse)
+
+
+def fail(name: str, error: Exception, status: int) -> None:
+    """Say what is wrong in one line, and exit. `--verbosity=1` shows where it came from."""
+    logging.debug("%s", error, exc_info=True)
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"'{error.filename}': {error.strerror}" if error.filename else error.strerror
+    sys.stdout.flush()
+    print(f"{name}: {' '.join(text.split()) or type(error).__name__}", file=sys.stderr)
+    sys.exit(status)
+
+
+def result_line(name: str, settings: Settings, outcome: Outcome) -> str:
+    """The outcome as JSON."""
+    files = {"model": outcome.model, "export": outcome.file}
+    return json_line(
+        settings,
+        program=name,
+        accuracy={
+            "float": outcome.float_accuracy,
+            "quantized": outcome.accuracy,
+            "exported": outcome.file_accuracy,
+        },
+        report=outcome.report,
+        steps=outcome.steps or 0,
+        seconds=outcome.seconds or 0.0,
+        files={kind: path for kind, path in files.items() if path is not None},
+        weights_sha256=outcome.weights_sha256,
+    )

@@ -1,0 +1,136 @@
+"""What a program does in each mode: train, evaluate, export."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+
+import kerasbits as kb
+from training import checkpoint, config_files, exporting, folder
+from training.kinds import Kind
+from training.phases import LEARN, MODEL, build
+from training.settings import Settings
+from training.trainer import CHECKPOINTS, Trainer
+from training.workers import on_tensorflow, workers_of
+
+TRAINS = ("train", "train_and_eval")
+EVALUATES = ("eval", "train_and_eval")
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What is known when a program ends; None where its mode did not ask.
+
+    Args:
+        model: path of the trained model.
+        file: path of the exported file.
+        steps: of the training.
+        seconds: of the training, over all its interruptions.
+        float_accuracy, accuracy, file_accuracy: on the test images, from 0 to 1, of the float
+            model, the quantized one, and the exported file.
+        report: bits and bytes of the quantized model.
+        file_bytes: size of the exported file.
+        weights_sha256: checksum of all variables of the quantized model.
+    """
+
+    model: pathlib.Path | None = None
+    file: pathlib.Path | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    float_accuracy: float | None = None
+    accuracy: float | None = None
+    file_accuracy: float | None = None
+    report: kb.Report | None = None
+    file_bytes: int | None = None
+    weights_sha256: str | None = None
+
+
+def run(kind: Kind, settings: Settings, say: Callable[[str], None] = print) -> Outcome | None:
+    """Do what the settings ask for. None on workers that are not the chief.
+
+    All that can be checked before training is checked before training.
+
+    Raises:
+        ValueError: settings, data or files that do not fit; a training that diverged.
+        OSError: a folder or file that cannot be used.
+    """
+    if settings.deterministic and on_tensorflow():
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    workers = workers_of(settings)
+    data = datasets.load(
+        settings.dataset,
+        settings.data_dir,
+        settings.validation,
+        settings.seed,
+        settings.image_size,
+    )
+    home = pathlib.Path(settings.model_dir)
+    if settings.export and settings.mode != "eval" and workers.chief:
+        folder.make_writable(pathlib.Path(settings.export).parent)
+    if settings.export and settings.mode == "eval" and not pathlib.Path(settings.export).is_file():
+        raise ValueError(
+            f"export: expected the file '{settings.export}', got none; write it by --mode=export"
+        )
+    outcome = Outcome(model=home / folder.MODEL)
+    if settings.mode in TRAINS:
+        model = _train(kind, settings, data, workers, say, outcome)
+    elif outcome.model.is_file():
+        model = kind.load_model(str(outcome.model))
+    else:
+        raise ValueError(
+            f"model_dir '{home}': expected the {folder.MODEL} of a finished training, got none; "
+            "train it first"
+        )
+    if not workers.chief:
+        return None
+    _conclude(model, settings, data, say, outcome)
+    return outcome
+
+
+def _train(kind, settings, data, workers, say, outcome: Outcome) -> Any:
+    """Train to the end and save; the model."""
+    home = pathlib.Path(settings.model_dir)
+    quiet = say if workers.chief else lambda line: None
+    if workers.chief:
+        folder.make_writable(home / CHECKPOINTS)
+    with folder.locked(home) if workers.chief else contextlib.nullcontext():
+        build(kind, settings, data, LEARN)  # finds out whether the network and the rules fit
+        trainer = Trainer(kind, settings, data, workers, quiet)
+        if workers.chief:
+            config_files.write_settings(settings, home / config_files.SAVED)
+        model = trainer.train()
+        if workers.chief:
+            folder.save_model(model, outcome.model)
+    outcome.steps, outcome.seconds = trainer.place.step, trainer.place.seconds
+    outcome.float_accuracy = trainer.place.float_accuracy
+    return model
+
+
+def _conclude(model, settings, data, say, outcome: Outcome) -> None:
+    """Export and evaluate, as the mode wants."""
+    size = settings.eval_batch_size
+    outcome.report = kb.report(model)
+    values = checkpoint.values_of(model.variables, MODEL)
+    outcome.weights_sha256 = checkpoint.digest(values)
+    if settings.mode != "eval":
+        kb.summary(model)
+    if settings.export and settings.mode != "eval":
+        say(f"exporting to {settings.export}, and comparing the file with the model")
+        say(exporting.export(model, settings, data).headline())
+    if settings.mode in EVALUATES:
+        outcome.accuracy = exporting.model_accuracy(model, data.test, size)
+        say(f"accuracy of the model: {100 * outcome.accuracy:.2f} %")
+    path = pathlib.Path(settings.export) if settings.export else None
+    if path is None or not path.is_file():
+        return
+    outcome.file, outcome.file_bytes = path, path.stat().st_size
+    if settings.mode in EVALUATES:
+        outcome.file_accuracy = exporting.file_accuracy(str(path), data.test, size)
+        say(f"accuracy of {path}: {100 * outcome.file_accuracy:.2f} %")
