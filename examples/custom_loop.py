@@ -2,12 +2,13 @@
 
     python examples/custom_loop.py [epochs]
 
-`model.fit` does four things for quantized layers. A loop of your own has to do them, too:
+Quantized layers want four things of a loop. `model.fit` does the first three, and the callback
+`kb.callbacks.AdjustBits` the last:
 
 1. add `model.losses` to the loss: the price of the bits, without which they have no reason to fall;
 2. call the model with `training=True`, so that running ranges are updated and gates are drawn;
 3. step with a Keras optimizer: it keeps variables such as the bits within their limits;
-4. between epochs, call `kb.adjust` for methods that drop what became empty (BSQ).
+4. call `kb.adjust` between epochs, for methods that drop what became empty (BSQ).
 """
 
 import sys
@@ -15,7 +16,7 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
-from datasets import Batches, everything, load
+from datasets import Batches, everything, load  # of examples/datasets; digits need no download
 from keras import layers
 
 import kerasbits as kb

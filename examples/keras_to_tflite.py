@@ -18,7 +18,7 @@ import sys
 import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, load_delegate
-from datasets import everything, load
+from datasets import everything, load  # of examples/datasets; digits need no download
 from keras import layers
 
 import kerasbits as kb

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import keras
 import numpy as np
-from datasets import everything, load
+from datasets import everything, load  # of examples/datasets; digits need no download
 from keras import layers, ops
 
 import kerasbits as kb

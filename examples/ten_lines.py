@@ -1,5 +1,6 @@
 """Quantize a trained model in ten lines.
 
+    pip install '.[export,examples]'
     python examples/ten_lines.py [epochs]
 
 A weight of a Keras model takes 32 bits. Most layers work as well with two to eight, but which
@@ -11,7 +12,7 @@ loss, pulls it down. You go on using `compile`, `fit`, `save` and `evaluate`.
 import sys
 
 import keras
-from datasets import everything, load
+from datasets import everything, load  # of examples/datasets; digits need no download
 from keras import layers
 
 import kerasbits as kb
@@ -40,7 +41,8 @@ model.compile("adam", loss, metrics=["accuracy"])
 model.fit(x, y, epochs=EPOCHS, verbose=0)
 
 # 1. A copy of the model whose layers round their kernels and inputs; `model` stays as it is.
-#    Kernels start at 8 bits and learn to do with less. Inputs have 8 bits and learn their range.
+#    Kernels start at 8 bits and learn to do with less; the higher `strength`, the higher the price
+#    of a bit. Inputs have 8 bits and learn their range.
 q = kb.quantize_model(model, kernel=kb.BitPruning(strength=0.2), inputs=kb.Uniform(bits=8))
 # 2. How large the inputs of each layer become, is read off some data.
 kb.calibrate(q, x[:256])
