@@ -245,7 +245,7 @@ def clamp(x, limit: float):
     return ops.where(ops.abs(x) <= limit, x, clipped)
 
 
-def average_scales(average, steps, batch, momentum: float):
+def average_scales(average, steps, batch, momentum: float, total=lambda *sums: sums):
     """Running average of the per-sample scales of an input.
 
     Formula: `b = mean of batch over samples`; the first batch is copied, `m = b`, later ones
@@ -257,6 +257,7 @@ def average_scales(average, steps, batch, momentum: float):
         steps: scalar, number of batches before this one.
         batch: (samples, m) scales of this batch.
         momentum: weight of the past.
+        total: adds up sums over the parts of a batch that lie elsewhere.
 
     Returns:
         `(average, steps)` after this batch.
@@ -267,7 +268,8 @@ def average_scales(average, steps, batch, momentum: float):
     # x - x is 0 for finite numbers only.
     finite = ops.all(batch - batch == 0, axis=-1, keepdims=True)
     count = ops.sum(ops.cast(finite, average.dtype))
-    mean = ops.sum(ops.where(finite, batch, 0), axis=0) / ops.maximum(count, 1)
+    count, values = total(count, ops.sum(ops.where(finite, batch, 0), axis=0))
+    mean = values / ops.maximum(count, 1)
     mixed = momentum * average + (1 - momentum) * mean
     after = ops.where(steps > 0, mixed, mean)
     any_seen = count > 0

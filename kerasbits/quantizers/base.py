@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from keras import ops
 
+from kerasbits import replicas
 from kerasbits.packed import InputGrid, PackedTensor
 
 State = Mapping[str, Any]
@@ -161,18 +162,25 @@ class Quantizer:
         if "seen" not in state:
             return self.quantize(x, state, site, training, seed)
         names = sorted(self.observed(site))
-        values = ops.cond(
-            state["seen"] > 0.5,
-            lambda: [ops.cast(state[n], "float32") for n in names],
-            lambda: self._first_values(x, state, site, names),
-        )
-        start = dict(zip(names, values, strict=True))
+        start = dict(zip(names, self._start_values(x, state, site, names), strict=True))
         y, updates = self.quantize(x, {**state, **start}, site, training, seed)
         return y, ({**start, **updates} if training else {})
 
     def observed(self, site: Site) -> list[str]:
         """Names of the state that `observe` sets at this site; empty if there is none."""
         return []
+
+    def _start_values(self, x, state, site, names):
+        known = [ops.cast(state[n], "float32") for n in names]
+        if replicas.several():
+            # They exchange what they find, which none may do under a condition.
+            first = self._first_values(x, state, site, names)
+            return [ops.where(state["seen"] > 0.5, k, f) for k, f in zip(known, first, strict=True)]
+        return ops.cond(
+            state["seen"] > 0.5,
+            lambda: known,
+            lambda: self._first_values(x, state, site, names),
+        )
 
     def _first_values(self, x, state, site, names):
         observed = self.observe(x, state, site)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasbits import packed
+from kerasbits import packed, replicas
 from kerasbits.maths import bitpruning as maths
 from kerasbits.quantizers.base import (
     NOT_FROZEN,
@@ -136,7 +136,7 @@ class BitPruning(Quantizer):
         if site.role == "kernel":
             return maths.data_range(x, site.reduced_axes if self.granularity == "channel" else None)
         if self.range_mode == "batch" or (training and self.range_mode == "ema"):
-            return maths.data_range(x)
+            return _batch_range(x)
         return ops.cast(state["lo"], x.dtype), ops.cast(state["hi"], x.dtype)
 
     def loss(self, state: State, site: Site):
@@ -162,10 +162,12 @@ class BitPruning(Quantizer):
             return {}
         x = ops.stop_gradient(ops.convert_to_tensor(x))
         lo, hi, seen = (ops.cast(state[name], x.dtype) for name in ("lo", "hi", "seen"))
-        finite = ops.all(ops.isfinite(x))
         low, high = maths.data_range(x)
-        known = seen > 0.5
-        useful = ops.logical_and(finite, ops.any(x != 0))
+        broken = ops.cast(ops.any(ops.logical_not(ops.isfinite(x))), x.dtype)
+        filled = ops.cast(ops.any(x != 0), x.dtype)
+        low, high, broken, filled = replicas.largest(-low, high, broken, filled)
+        low, finite, known = -low, broken < 0.5, seen > 0.5
+        useful = ops.logical_and(finite, filled > 0.5)
         return {
             "lo": ops.where(finite, ops.where(known, ops.minimum(lo, low), low), lo),
             "hi": ops.where(finite, ops.where(known, ops.maximum(hi, high), high), hi),
@@ -263,6 +265,13 @@ def _current(state: State, dtype):
     """Bits in force: the fixed ones once set."""
     fixed, bits = (ops.cast(state[name], dtype) for name in ("fixed_bits", "bits"))
     return ops.where(fixed >= 0, fixed, bits)
+
+
+def _batch_range(x):
+    """Smallest and largest value of a batch, of all its parts if replicas share it."""
+    lo, hi = maths.data_range(x)
+    lo, hi = replicas.largest(-lo, hi)
+    return -lo, hi
 
 
 def _averaged(state: State, low, high) -> Updates:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasbits import packed
+from kerasbits import packed, replicas
 from kerasbits.maths import least_squares as maths
 from kerasbits.quantizers.base import Quantizer, Site, State, Updates, VariableSpec
 from kerasbits.quantizers.checks import check_choice, check_number, check_whole, finite_kernel
@@ -199,7 +199,7 @@ class LeastSquaresBinary(Quantizer):
 
     def _averaged(self, scales, state: State) -> Updates:
         average, steps = (ops.convert_to_tensor(state[name]) for name in ("scales", "steps"))
-        average, steps = maths.average_scales(average, steps, scales, self.momentum)
+        average, steps = maths.average_scales(average, steps, scales, self.momentum, replicas.total)
         return {"scales": average, "steps": steps}
 
     def _inference_scales(self, x, state: State):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
+from kerasbits import replicas
 from kerasbits.quantizers.base import Site, State, Updates, VariableSpec
 
 MIN_RANGE = 2.0**-10
@@ -89,7 +90,7 @@ def observe_range(x, state: State, signed: bool | None = None) -> Updates:
     A batch of zeros, or with NaN or infinity, changes nothing. No gradient flows.
 
     Args:
-        x: batch of inputs, any shape.
+        x: batch of inputs, any shape; on several replicas a part of the batch.
         state: of the input.
         signed: as in `range_variables`. False looks at positive values only.
     """
@@ -98,7 +99,10 @@ def observe_range(x, state: State, signed: bool | None = None) -> Updates:
     unit, seen = (ops.cast(state[name], x.dtype) for name in ("range_unit", "seen"))
     before = seen > 0.5
     top = ops.max(x) if signed is False else ops.max(ops.abs(x))
-    useful = ops.logical_and(top > MIN_THRESHOLD, ops.all(ops.isfinite(x)))
+    broken = ops.cast(ops.any(ops.logical_not(ops.isfinite(x))), x.dtype)
+    negative = ops.cast(ops.min(x) < 0, x.dtype)
+    top, broken, negative = replicas.largest(top, broken, negative)
+    useful = ops.logical_and(top > MIN_THRESHOLD, broken < 0.5)
     known = ops.where(before, ops.maximum(unit, top / scale), top / scale)
     updates = {
         "range_unit": ops.where(useful, known, unit),
@@ -106,7 +110,6 @@ def observe_range(x, state: State, signed: bool | None = None) -> Updates:
     }
     now = ops.cast(state["signed"], x.dtype)
     if signed is None:
-        negative = ops.cast(ops.min(x) < 0, x.dtype)
         found = ops.where(before, ops.maximum(now, negative), negative)
         now = ops.where(useful, found, now)
     return {**updates, "signed": now}
