@@ -74,8 +74,10 @@ def test_records_need_numpy_alone(name):
 def test_quantizers_know_no_host():
     check(
         sources("kerasbits/quantizers"),
-        "kerasbits.maths", "kerasbits.packed", "kerasbits.quantizers", "keras", "numpy",
+        "kerasbits.maths", "kerasbits.packed", "kerasbits.quantizers", "kerasbits.replicas",
+        "keras", "numpy",
     )  # fmt: skip
+    check([ROOT / "kerasbits/replicas.py"], "keras.ops")
 
 
 def test_methods_know_only_their_own_maths():
