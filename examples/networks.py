@@ -200,14 +200,7 @@ def mobilenet_v2_small(
 
     Reference: Sandler et al., arXiv 1801.04381.
     """
-    _check("mobilenet_v2_small", input_shape, classes, 1)
-    if not isinstance(alpha, (int, float)) or not 0 < alpha < 100:
-        raise ValueError(f"network 'mobilenet_v2_small': expected 0 < alpha < 100, got {alpha!r}")
-    for stage in stages:
-        expansion, channels, blocks, strides = stage
-        sizes = {"expansion": expansion, "channels": channels, "blocks": blocks, "stride": strides}
-        _check("mobilenet_v2_small", input_shape, classes, 1, **sizes)
-
+    _check_mobilenet(input_shape, classes, alpha, stages)
     layers = keras.layers
 
     def scaled(channels):
@@ -312,3 +305,15 @@ def _check(name: str, input_shape: Shape, classes: int, smallest: int, **sizes: 
                 f"network '{name}': expected {what} to be a whole number of at least 1, "
                 f"got {number!r}"
             )
+
+
+def _check_mobilenet(input_shape: Shape, classes: int, alpha: float, stages) -> None:
+    name, what = "mobilenet_v2_small", ("expansion", "channels", "blocks", "stride")
+    _check(name, input_shape, classes, 1)
+    if not isinstance(alpha, (int, float)) or not 0 < alpha < 100:
+        raise ValueError(f"network '{name}': expected 0 < alpha < 100, got {alpha!r}")
+    rows = stages if isinstance(stages, (list, tuple)) else [stages]
+    for row in rows:
+        if not isinstance(row, (list, tuple)) or len(row) != len(what):
+            raise ValueError(f"network '{name}': expected stages of {', '.join(what)}, got {row!r}")
+        _check(name, input_shape, classes, 1, **dict(zip(what, row, strict=True)))

@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from training.settings import FIELDS, Settings, canonical, value_of
-from training.texts import mapping, parsed, short, split
-from training.values import SettingError, Table
+from training.texts import mapping, parsed, put_once, split
+from training.values import SettingError, Table, short
 
 SAVED = "settings.yaml"
 """The file in `model_dir` that says what a run was started with."""
@@ -85,9 +85,9 @@ def override_layer(text: str, origin: str = "--params_override") -> Layer:
                 raise ValueError(
                     f"{origin}: expected {name!r} as one value or as a table, not both"
                 )
-            table[inner] = value
+            put_once(table, inner, value, origin)
         else:
-            found[name] = value
+            put_once(found, name, value, origin)
     return Layer(origin, found)
 
 
@@ -178,11 +178,15 @@ def write_settings(settings: Settings, path: str | os.PathLike) -> None:
         OSError: the folder cannot be written.
     """
     temporary = f"{os.fspath(path)}.part"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(to_yaml(settings))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(to_yaml(settings))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def to_yaml(settings: Settings) -> str:

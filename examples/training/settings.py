@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from datasets import NAMES
 from networks import NETWORKS
 from recipes import INPUT_METHODS, METHODS
 
@@ -26,7 +27,6 @@ from training.values import (
 )
 
 MODES = ("train", "eval", "train_and_eval", "export")
-DATASETS = ("fashion_mnist", "digits", "images", "tfrecords")
 AUGMENTATIONS = ("default", "none", "crop", "crop_and_flip")
 SCHEDULES = ("constant", "cosine", "step")
 DISTRIBUTIONS = ("none", "mirrored", "multi_worker")
@@ -138,7 +138,7 @@ class Settings:
         Choice,
         "Images: 'digits' are those of scikit-learn, 'images' a folder with one folder for each "
         "class, or train/ and test/ of such, 'tfrecords' files train*.tfrecord and test*.tfrecord.",
-        choices=DATASETS,
+        choices=NAMES,
     )
     data_dir: str | None = _setting(
         None, Place, "Folder of the data set. Needed for 'images' and 'tfrecords'.", free=True

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import yaml
 
+from training.values import short
+
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 KEPT = ("bool", "null")
@@ -33,8 +35,19 @@ def parse_table(text: str) -> dict[str, Any]:
         name, equals, value = part.partition("=")
         if not equals or not name.strip():
             raise ValueError(f"expected name=value with commas between, got {part.strip()!r}")
-        found[name.strip()] = parsed(value)
+        put_once(found, name.strip(), parsed(value))
     return found
+
+
+def put_once(table: dict[str, Any], name: str, value: Any, origin: str = "") -> None:
+    """Put a value into a table.
+
+    Raises:
+        ValueError: it has that name already.
+    """
+    if name in table:
+        raise ValueError(f"{_at(origin)}expected each name once, got {name!r} twice")
+    table[name] = value
 
 
 def mapping(text: str, origin: str = "") -> dict[str, Any]:
@@ -97,12 +110,6 @@ def parsed(text: str, origin: str = "") -> Any:
 
 def _at(origin: str) -> str:
     return f"{origin}: " if origin else ""
-
-
-def short(what: Any) -> str:
-    """A value or an error on one line that is not too long."""
-    text = " ".join((str(what) if isinstance(what, Exception) else repr(what)).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 class _Loader(yaml.SafeLoader):

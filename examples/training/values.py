@@ -24,6 +24,16 @@ class SettingError(ValueError):
         return SettingError(self.name, f"{self.problem} ({origin})")
 
 
+LONGEST = 80
+"""Characters of a value in a message."""
+
+
+def short(what: Any) -> str:
+    """A value or an error on one line that is not too long."""
+    text = " ".join((str(what) if isinstance(what, Exception) else repr(what)).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
 FEW = 12
 """Names that a message can list."""
 
@@ -70,7 +80,7 @@ class Value:
         raise NotImplementedError
 
     def _error(self, name, expected, value) -> SettingError:
-        return SettingError(name, f"expected {expected}, got {value!r}")
+        return SettingError(name, f"expected {expected}, got {short(value)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
