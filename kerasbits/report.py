@@ -180,7 +180,8 @@ def report(model) -> Report:
 
 def _is_kernel(weight) -> bool:
     """Whether a weight counts. A bias may have several axes, too (`EinsumDense`)."""
-    return len(weight.shape) >= 2 and weight.name.rpartition("/")[2] != "bias"
+    name = weight.name.rpartition("/")[2].removesuffix(":0")  # tf_keras numbers outputs
+    return len(weight.shape) >= 2 and name != "bias"
 
 
 def summary(model) -> None:
@@ -213,7 +214,7 @@ def _quantized_row(path: str, layer) -> Row:
     per_channel = np.broadcast_to(bits, (channels,))
     return Row(
         path,
-        type(layer).__name__,
+        getattr(layer, "quantized_as", type(layer).__name__),
         _method(kernel),
         _method(source),
         shape,

@@ -1,7 +1,7 @@
 """Walk over the quantized layers of a model, whatever kind of host holds them.
 
-A layer counts as quantized if it has `hosts`, a dictionary from role to an object with
-`quantizer`, `site`, `state()`, `assign(updates)`, `reset()` and `set_share(share)`.
+A layer counts as quantized if it has `hosts`, a dictionary from role to a `kerasbits.host.Host`. If
+it stands for a layer of another class, `quantized_as` is the name of that class.
 """
 
 from __future__ import annotations
