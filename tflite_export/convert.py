@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import sys
 
 import keras
@@ -12,13 +11,14 @@ from absl import flags
 from kerasbits import lifecycle
 from tflite_export.command_line import UsageError, run
 from tflite_export.exporter import ACTIVATIONS, NARROWEST, PROFILES, export
+from tflite_export.loading import load
 
 USAGE = """\
 python -m tflite_export.convert --model=m.keras --output=m.tflite
 
-Exports a quantized Keras model that was saved with model.save(), checks that the file computes
-what the model computes, and prints the layers in it. The output is a TFLite file if its name ends
-in .tflite, or a file for the kerasbits C runtime if it ends in .kbits."""
+Exports a quantized model that was saved with model.save(), by Keras 3 or by tf_keras, checks that
+the file computes what the model computes, and prints the layers in it. The output is a TFLite file
+if its name ends in .tflite, or a file for the kerasbits C runtime if it ends in .kbits."""
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +27,12 @@ def main(argv: list[str]) -> int:
 
 
 def _define(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("model", None, "The saved model, a .keras file.", flag_values=values)
+    flags.DEFINE_string(
+        "model",
+        None,
+        "The saved model: a .keras or .h5 file, or the folder of a SavedModel of tf_keras.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "output", None, "File to write, ending in .tflite or .kbits.", flag_values=values
     )
@@ -91,21 +96,6 @@ def _work(values: flags.FlagValues, rest: list[str]) -> None:
             raise ValueError(f"{error}, or use --freeze") from None
         raise
     print(result)
-
-
-def load(path: str) -> keras.Model:
-    """A saved model.
-
-    Raises:
-        ValueError: no such file, or one that Keras cannot load.
-    """
-    if not pathlib.Path(path).is_file():
-        raise ValueError(f"model '{path}': expected a .keras file, got no file")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the file leads it to
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"model '{path}': Keras cannot load it: {lines[0]}") from error
 
 
 def load_sample(path: str, model: keras.Model) -> list[np.ndarray]:

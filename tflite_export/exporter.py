@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import Any
 
 import keras
 
 from kerasbits import sites
 from tflite_export.collect import collect
 from tflite_export.kbits.writer import write_kbits
+from tflite_export.loading import in_keras3
 from tflite_export.result import ExportResult, result_of
 from tflite_export.stock.writer import write_stock
 from tflite_export.tflite_writer import write_packed
@@ -31,7 +33,7 @@ SUFFIXES = (".tflite", ".kbits")
 
 
 def export(
-    model: keras.Model,
+    model: Any,
     path: str | os.PathLike,
     profile: str = "packed",
     sample=None,
@@ -45,7 +47,8 @@ def export(
     before, an older file of that name stays as it was. The same model gives the same bytes.
 
     Args:
-        model: frozen, see `kerasbits.freeze`. It is not changed.
+        model: frozen, see `kerasbits.freeze`; of Keras 3, or of tf_keras, which is exported through
+            its Keras 3 twin (`kerasbits.tfmot.to_keras3`). It is not changed.
         path: of the file, ending in .tflite, or in .kbits for the C runtime.
         profile: "packed" keeps every learned width and needs our library; "stock" runs in every
             unmodified interpreter (.tflite only).
@@ -67,9 +70,9 @@ def export(
         result = export(model, "m.tflite", sample=images[:64])
         print(result)
     """
-    path = _checked(model, path, profile, activations, narrowest)
+    path = _checked(path, profile, activations, narrowest)
     with unfinished(path) as temporary:
-        model = _in_float32(model)
+        model = _in_float32(in_keras3(model))
         packed = collect(model)
         if path.suffix == ".kbits":
             written = write_kbits(model, packed)
@@ -83,10 +86,8 @@ def export(
     return result_of(path, written, found)
 
 
-def _checked(model, path, profile: str, activations: str, narrowest: int) -> pathlib.Path:
+def _checked(path, profile: str, activations: str, narrowest: int) -> pathlib.Path:
     """The path, if the arguments of `export` fit each other."""
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"export: expected a Keras 3 model, got {type(model).__name__}")
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"export: expected a path, got {path!r}")
     path = pathlib.Path(path)

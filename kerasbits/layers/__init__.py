@@ -1,5 +1,6 @@
 """Keras layers whose kernels and inputs are quantized."""
 
+from kerasbits.layers import keras2
 from kerasbits.layers.composite import CompositeLayer
 from kerasbits.layers.convolutions import (
     QuantConv1D,
@@ -31,4 +32,5 @@ __all__ = [
     "QuantSeparableConv2D",
     "QuantizedLayer",
     "QuantizerLayer",
+    "keras2",
 ]

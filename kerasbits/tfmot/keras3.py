@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import collections
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,15 +12,20 @@ import tensorflow as tf
 import tf_keras
 
 from kerasbits.tfmot import keras3_operations
-from kerasbits.tfmot.keras3_check import check
-from kerasbits.tfmot.keras3_layers import keras3_name, translated
+from kerasbits.tfmot.keras3_check import compare
+from kerasbits.tfmot.keras3_graph import (
+    arguments,
+    has_graph,
+    ids,
+    needed_calls,
+    results,
+    warn_of_losses,
+)
+from kerasbits.tfmot.keras3_layers import keras3_arguments, keras3_name, translated
 from kerasbits.tfmot.keras3_quantized import copy_states, is_quantized, quantized_layer
 
 OPERATIONS = ("TFOpLambda", "SlicingOpLambda")
 """Layers that tf_keras makes of TensorFlow functions."""
-
-LOSSES = ("AddLoss", "AddMetric")
-"""Layers that tf_keras makes of `model.add_loss(tensor)` and `model.add_metric(tensor)`."""
 
 
 def to_keras3(
@@ -59,7 +64,7 @@ def to_keras3(
     for old, new in twins.pairs():
         _copy_weights(old, new)
     if verify:
-        check(model, twin, twins, sample)
+        compare(model, twin, twins.of, sample)
     return twin
 
 
@@ -85,22 +90,14 @@ def check_model(model) -> None:
         )
 
 
-def has_graph(layer) -> bool:
-    """Whether a layer is a Sequential or functional model that has no `call` of its own."""
-    if isinstance(layer, tf_keras.Sequential):
-        return type(layer).call is tf_keras.Sequential.call
-    if not isinstance(layer, tf_keras.Model):
-        return False
-    owner = next(c for c in type(layer).__mro__ if "call" in vars(c))
-    return owner.__name__ == "Functional"
-
-
 class Twins:
     """The Keras 3 layer of each tf_keras layer met so far. A shared layer has one twin."""
 
     def __init__(self, classes: Mapping[type, Any]):
         self.classes = classes
         self._pairs: dict[int, tuple[Any, Any]] = {}
+        self._operations: dict[int, Any] = {}  # those that have their final names
+        self._uses: collections.Counter[str] = collections.Counter()  # of names for operations
 
     def pairs(self) -> Iterator[tuple[Any, Any]]:
         """Each layer that is no model, and its twin."""
@@ -123,80 +120,63 @@ class Twins:
 
     def model(self, model: tf_keras.Model) -> keras.Model:
         """The twin of a model, with the weights that its layers start with."""
+        name = keras3_name(model.name)
         if isinstance(model, tf_keras.Sequential):
-            return self._sequential(model)
+            layers = [self.of(layer) for layer in model.layers]
+            return keras.Sequential([_input(model.inputs[0]), *layers], name=name)
+        warn_of_losses(model)
         inputs = tf.nest.map_structure(_input, model._nested_inputs)
-        values = dict(zip(_ids(model._nested_inputs), tf.nest.flatten(inputs), strict=True))
-        for node in needed_nodes(model):
+        values = dict(zip(ids(model._nested_inputs), tf.nest.flatten(inputs), strict=True))
+        for node in needed_calls(model):
             args, kwargs = arguments(node, values)
-            result = self._call(node.layer, args, kwargs)
-            values.update(zip(_ids(node.outputs), tf.nest.flatten(result), strict=True))
+            values.update(results(node, self._call(node.layer, args, kwargs)))
         outputs = tf.nest.map_structure(lambda t: values[id(t)], model._nested_outputs)
-        return keras.Model(inputs, outputs, name=keras3_name(model.name))
+        return keras.Model(inputs, outputs, name=name)
 
-    def _sequential(self, model) -> keras.Sequential:
-        layers = [self.of(layer) for layer in model.layers]
-        return keras.Sequential([_input(model.inputs[0]), *layers], name=keras3_name(model.name))
-
-    def _call(self, layer, args, kwargs):
+    def _call(self, layer, args: tuple, kwargs: dict):
         twin = self.of(layer)
+        if type(layer).__name__ in OPERATIONS:
+            return self._named(twin(*args, **kwargs), layer.name)
         if kwargs.get("training"):
             raise ValueError(
                 f"layer '{layer.name}': expected a call that leaves training open, got "
                 "training=True, which Keras 3 overrides in inference"
             )
+        args, kwargs = keras3_arguments(layer, args, kwargs)
         try:
             return twin(*args, **kwargs)
-        except (TypeError, NotImplementedError) as error:
+        except Exception as error:  # whatever a layer makes of arguments that it does not know
             raise ValueError(
-                f"layer '{layer.name}': Keras 3 cannot call {type(layer).__name__} like this: "
-                f"{error}"
+                f"layer '{layer.name}' ({type(layer).__name__}): Keras 3 cannot call it as "
+                f"tf_keras does: {error}"
             ) from error
 
+    def _named(self, result, name: str):
+        """The result of operations, which get the name of the tf_keras layer.
 
-def needed_nodes(model: tf_keras.Model) -> list:
-    """The calls of a functional model that its outputs need, in the order of execution."""
-    nodes = [n for depth in sorted(model._nodes_by_depth) for n in model._nodes_by_depth[depth]]
-    needed = set(_ids(model._nested_outputs))
-    given = set(_ids(model._nested_inputs))
-    found = []
-    for node in nodes:  # from the outputs back
-        outputs = set(_ids(node.outputs))
-        if node.is_input or outputs <= given:
-            continue
-        if needed & outputs:
-            needed |= {id(tensor) for tensor in node.keras_inputs}
-            found.append(node)
-        elif type(node.layer).__name__ in LOSSES:
-            warnings.warn(
-                f"model '{model.name}': what was given to add_loss or add_metric "
-                f"('{node.layer.name}') is left out of the Keras 3 model",
-                stacklevel=2,
-            )
-    return found[::-1]
-
-
-def arguments(node, values: Mapping[int, Any]) -> tuple[tuple, dict]:
-    """Arguments of a call, its symbolic tensors replaced by `values`."""
-
-    def fill(leaf):
-        if isinstance(leaf, tf.Variable | tf.Tensor):
-            return leaf.numpy()
-        return values.get(id(leaf), leaf)
-
-    args, kwargs = tf.nest.map_structure(fill, (tuple(node.call_args), dict(node.call_kwargs)))
-    return args, {name: value for name, value in kwargs.items() if value is not None}
-
-
-def _ids(structure) -> list[int]:
-    return [id(tensor) for tensor in tf.nest.flatten(structure)]
+        Keras gives them names by counting, which might be those of layers.
+        """
+        queue = keras.tree.flatten(result)
+        while queue:
+            tensor = queue.pop(0)
+            if not isinstance(tensor, keras.KerasTensor):
+                continue
+            operation = tensor._keras_history.operation
+            if isinstance(operation, keras.layers.Layer) or id(operation) in self._operations:
+                continue
+            count = self._uses[name]
+            operation.name = keras3_name(f"{name}.{count}" if count else name)
+            self._uses[name] += 1
+            self._operations[id(operation)] = operation
+            queue += keras.tree.flatten(operation.input)
+        return result
 
 
 def _input(tensor) -> keras.KerasTensor:
     """The Keras 3 input for one of tf_keras, of the same name."""
     layer = tensor._keras_history.layer
     if getattr(layer, "sparse", False) or getattr(layer, "ragged", False):
-        raise ValueError(f"layer '{layer.name}': expected a dense input, got a sparse or ragged one")
+        raise ValueError(f"layer '{layer.name}': expected a dense input, got sparse or ragged")
     return keras.Input(
         batch_shape=tuple(tensor.shape), dtype=tensor.dtype.name, name=keras3_name(layer.name)
     )

@@ -185,21 +185,13 @@ def resize(images, size, method="bilinear", antialias=False):
 def depth_to_space(input, block_size, data_format="NHWC"):
     """`tf.nn.depth_to_space`."""
     _check_channels_last(data_format)
-    _, rows, columns, channels = input.shape
-    depth = channels // block_size**2
-    x = ops.reshape(input, (-1, rows, columns, block_size, block_size, depth))
-    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(x, (-1, rows * block_size, columns * block_size, depth))
+    return ops.depth_to_space(input, int(block_size), "channels_last")
 
 
 def space_to_depth(input, block_size, data_format="NHWC"):
     """`tf.nn.space_to_depth`."""
     _check_channels_last(data_format)
-    _, rows, columns, channels = input.shape
-    rows, columns = rows // block_size, columns // block_size
-    x = ops.reshape(input, (-1, rows, block_size, columns, block_size, channels))
-    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(x, (-1, rows, columns, block_size**2 * channels))
+    return ops.space_to_depth(input, int(block_size), "channels_last")
 
 
 def part(input_, begin, size):

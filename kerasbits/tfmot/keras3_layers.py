@@ -25,8 +25,13 @@ REMEMBERED = (
     "query_shape",  # of attention: known again when it is called
     "key_shape",
     "value_shape",
+    "rng_type",  # of augmentation layers: which generator they draw from
 )
 """Entries of configurations that say nothing about what the layer computes."""
+
+KERNEL = ("kernel_initializer", "kernel_regularizer", "kernel_constraint")
+UNUSED = {"SeparableConv1D": KERNEL, "SeparableConv2D": KERNEL}
+"""Entries that a class has from its base and does nothing with."""
 
 OWN = {tf_keras.layers.ThresholdedReLU: keras2.ThresholdedReLU}
 """Layers that Keras 3 does not have."""
@@ -57,6 +62,8 @@ def translated(
             f"{type(layer).__name__}; say by which Keras 3 class to replace it: "
             f"to_keras3(model, classes={{{type(layer).__name__}: ...}})"
         )
+    if type(layer) is tf_keras.layers.Lambda:
+        return _lambda(layer, **changes)
     try:
         config = _config(type(layer), kind, layer.get_config())
         config |= _own_functions(layer, config) | {"name": keras3_name(layer.name)} | changes
@@ -64,6 +71,29 @@ def translated(
         return make.from_config(config) if isinstance(make, type) else make(config)
     except Exception as error:  # whatever a constructor makes of arguments that it does not know
         raise ValueError(f"{where}: Keras 3 has no such layer: {error}") from error
+
+
+def _lambda(layer: tf_keras.layers.Lambda, **changes) -> keras.layers.Lambda:
+    """With the function itself, which in a configuration would be bytes."""
+    config = {"arguments": layer.arguments, "trainable": layer.trainable, "dtype": layer.dtype}
+    return keras.layers.Lambda(
+        layer.function, **config | {"name": keras3_name(layer.name)} | changes
+    )
+
+
+def keras3_arguments(layer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Arguments of a call of a tf_keras layer for its twin.
+
+    tf_keras puts the initial state of a recurrent layer into one list with its input. Keras 3 does
+    not pass the mask of an input on beside an initial state.
+    """
+    recurrent = isinstance(layer, tf_keras.layers.RNN | tf_keras.layers.Bidirectional)
+    if recurrent and args and isinstance(args[0], list | tuple):
+        (first, *state), *others = args
+        mask = getattr(first, "_keras_mask", None)
+        masked = {} if mask is None else {"mask": mask}
+        return (first, *others), {**masked, **kwargs, "initial_state": list(state)}
+    return args, kwargs
 
 
 def keras3_class(kind: type) -> type | None:
@@ -86,12 +116,14 @@ def _config(theirs: type, ours: Any, config: dict) -> dict:
     result = {}
     for key, value in config.items():
         new = renamed.get(key, key)
-        if new in REMEMBERED:
+        if new in REMEMBERED or new in UNUSED.get(theirs.__name__, ()):
             continue
         if isinstance(ours, type) and not _takes(ours, new):
             _check_dropped(theirs, key, value)
         else:
             result[new] = _value(new, value)
+    if theirs is tf_keras.layers.BatchNormalization and isinstance(result["axis"], list):
+        (result["axis"],) = result["axis"]
     return result
 
 
@@ -130,7 +162,8 @@ def _value(key: str, value):
     if key.endswith("activation") and value == "hard_sigmoid":
         return keras.saving.serialize_keras_object(keras2.hard_sigmoid)
     if isinstance(value, list | tuple):
-        return type(value)(_value(key, v) for v in value) if value else value
+        values = [_value(key, v) for v in value]
+        return tuple(values) if isinstance(value, tuple) else values
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     return value

@@ -59,10 +59,8 @@ BINARY = {
     "__operators__.add": ops.add,
     "compat.v1.floor_div": ops.floor_divide,
     "math.add": ops.add,
-    "math.divide": ops.divide,
     "math.divide_no_nan": ops.divide_no_nan,
     "math.equal": ops.equal,
-    "math.floordiv": ops.floor_divide,
     "math.floormod": ops.mod,
     "math.greater": ops.greater,
     "math.greater_equal": ops.greater_equal,
@@ -85,7 +83,6 @@ ON_SIZES = {
     "__operators__.add": operator.add,
     "compat.v1.floor_div": operator.floordiv,
     "math.add": operator.add,
-    "math.floordiv": operator.floordiv,
     "math.floormod": operator.mod,
     "math.multiply": operator.mul,
     "math.subtract": operator.sub,
@@ -169,25 +166,23 @@ def _item(x, spec):
     def entry(part):
         if isinstance(part, dict):
             return slice(part["start"], part["stop"], part["step"])
-        if isinstance(part, np.ndarray):
-            return part.item()
         return part
 
-    spec = tuple(entry(p) for p in spec) if isinstance(spec, tuple | list) else entry(spec)
-    if isinstance(x, tuple) and isinstance(spec, tuple):
+    spec = tuple(entry(p) for p in (spec if isinstance(spec, tuple | list) else (spec,)))
+    if isinstance(x, tuple):
         (spec,) = spec
     return x[spec]
 
 
 def _plain(value):
-    """Tensors and variables of TensorFlow, which are constants here, as arrays."""
+    """Tensors and variables of TensorFlow, which are constants here, as arrays and numbers."""
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return type(value)(_plain(v) for v in value)
     if isinstance(value, dict):
         return {key: _plain(v) for key, v in value.items()}
     if isinstance(value, tf.Tensor | tf.Variable):
-        return value.numpy()
-    return value
+        value = value.numpy()
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _is_size(value) -> bool:

@@ -123,7 +123,7 @@ def bad_arguments(saved, folder):
     (folder / "broken.npy").write_bytes(b"hello")
     np.save(folder / "narrow.npy", np.ones((2, 3), np.float32))
     np.save(folder / "nan.npy", np.full((1, *SHAPE), np.nan, np.float32))
-    missing = "expected a .keras file, got no file"
+    missing = "expected a .keras or .h5 file or the folder of a SavedModel, got no file"
     return [
         (output, 2, "expected --model=FILE, got none"),
         (model, 2, "expected --output=FILE, got none"),
