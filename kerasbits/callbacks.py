@@ -2,126 +2,37 @@
 
 from __future__ import annotations
 
-import sys
-import time
-
 import keras
-import rich.console
-import rich.progress
 
-from kerasbits import lifecycle, sites
-from kerasbits.report import report
+from kerasbits import between_epochs
 
 
-class AdjustBits(keras.callbacks.Callback):
+class AdjustBits(between_epochs.AdjustingBits, keras.callbacks.Callback):
     """Call `adjust` after every `every` epochs and at the end of training (BSQ).
 
     Put it before callbacks that evaluate or save, so that they see the adjusted model.
     """
 
-    def __init__(self, every: int = 1):
-        super().__init__()
-        if type(every) is not int or every < 1:
-            raise ValueError(f"AdjustBits: expected every >= 1 epochs, got {every!r}")
-        self.every = every
 
-    def on_train_begin(self, logs=None):
-        """Make the losses know the whole network."""
-        sites.set_shares(self.model)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Adjust if it is time."""
-        if (epoch + 1) % self.every == 0:
-            lifecycle.adjust(self.model)
-
-    def on_train_end(self, logs=None):
-        """Adjust once more."""
-        lifecycle.adjust(self.model)
-
-
-class FreezeBits(keras.callbacks.Callback):
+class FreezeBits(between_epochs.FreezingBits, keras.callbacks.Callback):
     """Call `freeze` when `epoch` (counted from 0) begins, or later if training resumes later.
 
     Being frozen is part of a model's weights: `EarlyStopping(restore_best_weights=True)` can bring
     back weights of an epoch before it. Call `freeze` again after such a training.
     """
 
-    def __init__(self, epoch: int):
-        super().__init__()
-        if type(epoch) is not int or epoch < 0:
-            raise ValueError(f"FreezeBits: expected epoch >= 0, got {epoch!r}")
-        self.epoch = epoch
 
-    def on_train_begin(self, logs=None):
-        """Make the losses know the whole network."""
-        sites.set_shares(self.model)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Freeze from the chosen epoch on; freezing again changes nothing."""
-        if epoch >= self.epoch:
-            lifecycle.freeze(self.model)
-
-
-class LogBits(keras.callbacks.Callback):
+class LogBits(between_epochs.LoggingBits, keras.callbacks.Callback):
     """Add `average_bits`, `weight_kib`, `bops` and `bits/<layer>` to the logs of each epoch.
 
     Put it behind `AdjustBits` and before the callbacks that record logs (TensorBoard, CSVLogger).
     """
 
-    def on_train_begin(self, logs=None):
-        """Make the losses know the whole network."""
-        sites.set_shares(self.model)
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Write the numbers into `logs`."""
-        if logs is None:
-            return
-        found = report(self.model)
-        logs["average_bits"] = found.average_bits
-        logs["weight_kib"] = found.weight_bytes / 1024
-        logs["bops"] = found.bops
-        for row in found.rows:
-            if row.method != "float":
-                logs[f"bits/{row.name}"] = row.bits
-
-
-class Progress(keras.callbacks.Callback):
+class Progress(between_epochs.ShowingProgress, keras.callbacks.Callback):
     """One line an epoch, with bits and size; on a terminal also a bar of the steps. Put it last.
 
     Use it with `verbose=0`:
 
         epoch 2/4  11 s  loss 0.412  accuracy 0.886  val_accuracy 0.879  3.42 bits  25.7 KiB
     """
-
-    def on_train_begin(self, logs=None):
-        """Start the bar."""
-        self._console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
-        self._bar = rich.progress.Progress(
-            console=self._console, transient=True, disable=not self._console.is_terminal
-        )
-        self._bar.start()
-        self._task = self._bar.add_task("", total=self.params.get("steps"))
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Set the bar back."""
-        self._start = time.monotonic()
-        self._label = f"epoch {epoch + 1}/{self.params['epochs']}"
-        self._bar.reset(self._task, description=self._label)
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Move the bar."""
-        self._bar.update(self._task, completed=batch + 1)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Print the line."""
-        found = report(self.model)
-        shown = ("loss", "accuracy", "val_loss", "val_accuracy")
-        parts = [self._label, f"{time.monotonic() - self._start:.0f} s"]
-        parts += [f"{name} {float(logs[name]):.3f}" for name in shown if name in (logs or {})]
-        if any(row.method != "float" for row in found.rows):
-            parts += [f"{found.average_bits:.2f} bits", f"{found.weight_bytes / 1024:.1f} KiB"]
-        self._console.print("  ".join(parts), highlight=False)
-
-    def on_train_end(self, logs=None):
-        """Remove the bar."""
-        self._bar.stop()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import collections
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from kerasbits import sites
 from kerasbits.sites import Place
+from kerasbits.slots import forget
 
 
 def calibrate(model, data, steps: int | None = None, batch_size: int = 128) -> None:
@@ -82,34 +82,7 @@ def _update(model, compute: Callable[[Place], dict]) -> None:
     """Compute all updates first, so that an error leaves the model as it was; then assign."""
     pending = [(place, compute(place)) for place in sites.places(model)]
     for place, updates in pending:
-        written = [v for v in place.host.assign(updates) if v.trainable]
-        for slot in _slots(model, written):
-            slot.assign(np.zeros(slot.shape, slot.dtype))
-
-
-def _slots(model, variables) -> Iterator:
-    """Optimizer variables that belong to `variables`.
-
-    Keras names them `<path>_<slot>`, where one path may begin another (`range`, `range_unit`), and
-    layers of nested models may share a path. So a slot belongs to the longest path that fits, and
-    slots of one name to the variables of that path in their order.
-    """
-    optimizer = getattr(model, "optimizer", None)
-    if not variables or optimizer is None or not getattr(optimizer, "built", False):
-        return
-    owners = collections.defaultdict(list)
-    for variable in model.trainable_variables:
-        owners[variable.path.replace("/", "_") + "_"].append(variable)
-    wanted = {id(variable) for variable in variables}
-    counts: collections.Counter[str] = collections.Counter()
-    for slot in optimizer.variables:
-        stem = max((s for s in owners if slot.name.startswith(s)), key=len, default=None)
-        if stem is None:
-            continue
-        owner = owners[stem][counts[slot.name] % len(owners[stem])]
-        counts[slot.name] += 1
-        if id(owner) in wanted and slot.shape == owner.shape:
-            yield slot
+        forget(model, [v for v in place.host.assign(updates) if v.trainable])
 
 
 def _check_arguments(model, data, steps, batch_size) -> None:

@@ -6,12 +6,13 @@ Example:
     import tf_keras
     from kerasbits import tfmot as kb_tfmot
     q = kb_tfmot.quantize_model(model, kernel="bitpruning", inputs="uniform")
-    q.compile(...); q.fit(..., callbacks=[kb_tfmot.LogBits()])
+    q.compile(...); q.fit(..., callbacks=[kb_tfmot.callbacks.LogBits()])
     kerasbits.freeze(q)
 """
 
 from kerasbits.tfmot import installed  # isort: split
 
+from kerasbits.tfmot import callbacks
 from kerasbits.tfmot.annotate import (
     quantize_annotate_layer,
     quantize_annotate_model,
@@ -19,6 +20,7 @@ from kerasbits.tfmot.annotate import (
     quantize_scope,
 )
 from kerasbits.tfmot.config import KerasbitsQuantizeConfig
+from kerasbits.tfmot.loading import load_model
 from kerasbits.tfmot.model import quantize_model
 from kerasbits.tfmot.quantizer import KerasbitsQuantizer
 from kerasbits.tfmot.scheme import KerasbitsQuantizeScheme
@@ -29,7 +31,9 @@ __all__ = [
     "KerasbitsQuantizeScheme",
     "KerasbitsQuantizeWrapper",
     "KerasbitsQuantizer",
+    "callbacks",
     "installed",
+    "load_model",
     "quantize_annotate_layer",
     "quantize_annotate_model",
     "quantize_apply",
