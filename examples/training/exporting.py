@@ -56,7 +56,7 @@ def accuracy(predict: Callable[[np.ndarray], Any], source: Source, batch_size: i
 
 def model_accuracy(model: Any, source: Source, batch_size: int) -> float:
     """`accuracy` of a model."""
-    return accuracy(lambda x: model.predict(x, verbose=0), source, batch_size)
+    return accuracy(model.predict_on_batch, source, batch_size)
 
 
 def file_accuracy(path: str, source: Source, batch_size: int) -> float:

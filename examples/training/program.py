@@ -34,6 +34,8 @@ def start(name: str, kind: Callable[[], Kind]) -> None:
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
             fail(name, ValueError(f"expected flags only, got {argv[1]!r}"), WRONG_USAGE)
+        if not flags.FLAGS["verbosity"].present:  # TensorFlow's converter has much to say
+            logging.set_verbosity(logging.WARNING)
         try:
             settings = settings_from_flags()
         except ValueError as error:
