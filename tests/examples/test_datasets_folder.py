@@ -141,7 +141,7 @@ def test_jpeg_is_near():
 def test_one_colour_image_makes_all_images_colour(tmp_path):
     truth = make(tmp_path)
     colours = noise(6, 5, 3)
-    write(tmp_path / "bee" / "colour.png", colours)
+    write(tmp_path / "bee" / "0a.png", colours)  # neither first nor last
     data = load(tmp_path, validation=0)
     assert data.shape == (6, 5, 3)
     found = by_pixels(data.train, data.test)
@@ -240,6 +240,21 @@ def test_folders_that_are_no_data_set(change, tmp_path):
     with pytest.raises(ValueError, match="expected") as error:
         load(tmp_path, validation=0.4)
     assert message in str(error.value)
+
+
+def test_a_subfolder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
+    make(tmp_path)
+    make(tmp_path / "ant" / "deep")
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ValueError, match=r"expected to be allowed to read '.*/ant/deep'"):
+        load(tmp_path)
 
 
 def test_a_file_is_no_folder(tmp_path):
