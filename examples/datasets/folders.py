@@ -1,4 +1,4 @@
-"""Folders that users name."""
+"""Folders that users name, and files in them."""
 
 from __future__ import annotations
 
@@ -20,3 +20,13 @@ def existing_folder(name: str, data_dir: str | None) -> pathlib.Path:
             f"data set '{name}': expected a folder, found none at '{data_dir}'; check --data_dir"
         )
     return folder
+
+
+def expect_file(path: pathlib.Path) -> None:
+    """Refuse what is no regular file, as a pipe, which would be waited for.
+
+    Raises:
+        ValueError: another kind of file, a folder, or a link that leads nowhere.
+    """
+    if not path.is_file():
+        raise ValueError(f"file '{path}': expected a regular file")

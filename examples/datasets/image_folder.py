@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 
 from datasets.augment import Augment
-from datasets.folders import existing_folder
+from datasets.folders import existing_folder, expect_file
 from datasets.parts import Parts
 from datasets.pictures import Header, Size, common_shape, decode, read_header, shaped
 from datasets.source import Lazy, Shape, Source, in_memory_if_small
@@ -92,6 +92,7 @@ def _raise(error: OSError) -> None:
 
 
 def _header(path: pathlib.Path) -> Header:
+    expect_file(path)
     with path.open("rb") as file:
         return read_header(file, f"file '{path}'")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from numbers import Integral
 
 import numpy as np
 
@@ -95,10 +96,12 @@ def load(
         raise ValueError(f"data set '{name}': expected a seed of at least 0, got {seed}")
     try:
         parts = LOADERS[name](data_dir, _size(name, image_size))
-    except PermissionError as error:
+    except FileNotFoundError:
+        raise
+    except OSError as error:
         raise ValueError(
-            f"data set '{name}': expected to be allowed to read '{error.filename}'; "
-            "change its permissions"
+            f"data set '{name}': expected to read '{error.filename}', got: {error.strerror}; "
+            "check what it is and its permissions"
         ) from None
     return _split(name, parts, validation, seed)
 
@@ -107,7 +110,7 @@ def _size(name: str, image_size: int | Size | None) -> Size | None:
     if image_size is None:
         return None
     size = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
-    if len(size) != 2 or any(int(n) != n or n < 1 for n in size):
+    if len(size) != 2 or any(not isinstance(n, Integral) or n < 1 for n in size):
         raise ValueError(
             f"data set '{name}': expected image_size as one or two whole numbers of at least 1, "
             f"got {image_size}"

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from datasets.augment import Augment
-from datasets.folders import existing_folder
+from datasets.folders import existing_folder, expect_file
 from datasets.parts import Parts
 from datasets.pictures import Header, Size, common_shape, decode, read_header, shaped
 from datasets.source import Lazy, Shape, Source, in_memory_if_small
@@ -90,6 +90,7 @@ def _find(folder: pathlib.Path) -> dict[str, list[Entry]]:
 
 
 def _entries(path: pathlib.Path) -> list[Entry]:
+    expect_file(path)
     return [_entry(record, data) for record, data in records(path)]
 
 
@@ -146,7 +147,7 @@ def _header(record: Record, features) -> Header:
 def _names(folder: pathlib.Path, train: list[Entry]) -> tuple[str, ...]:
     path = folder / NAMES_FILE
     if path.is_file():
-        names = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        names = path.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()
     else:
         names = [str(label) for label in _counted(folder, {entry.label for entry in train})]
     if len(names) < 2:

@@ -131,6 +131,8 @@ def test_images_are_resized(fashion, size):
         ({"image_size": 0}, "image_size as one or two whole numbers of at least 1, got 0"),
         ({"image_size": (1, 2, 3)}, "image_size"),
         ({"image_size": 8.5}, "image_size"),
+        ({"image_size": float("inf")}, "image_size"),
+        ({"image_size": "8"}, "image_size"),
         ({"data_dir": "/tmp"}, "no data_dir, got '/tmp'"),
         ({"name": "images"}, "'images': expected a folder, got none; name it with --data_dir"),
         ({"name": "tfrecords"}, "'tfrecords': expected a folder, got none"),

@@ -253,7 +253,19 @@ def test_a_subfolder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypa
         return listed(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(ValueError, match=r"expected to be allowed to read '.*/ant/deep'"):
+    with pytest.raises(ValueError, match=r"expected to read '.*/ant/deep', got: Permission denied"):
+        load(tmp_path)
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    make(tmp_path)
+    path = tmp_path / "ant" / "pipe.png"
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"pipe\.png': expected a regular file"):
+        load(tmp_path)
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"pipe\.png': expected a regular file"):
         load(tmp_path)
 
 

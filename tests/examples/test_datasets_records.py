@@ -242,6 +242,10 @@ def test_other_files_are_refused(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"tfrecord\.gz': expected records, found none"):
         load(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=r"tfrecord\.gz': expected a regular file"):
+        load(tmp_path)
     path.rename(tmp_path / "other.tfrecord")
     with pytest.raises(FileNotFoundError, match=r"expected files train\*\.tfrecord, found none"):
         load(tmp_path)
