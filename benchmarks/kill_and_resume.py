@@ -1,6 +1,6 @@
 """Does a training that is killed end as one that is not? A table of checksums, a row a method.
 
-For each method one run of `examples/train.py` is left alone, and another is killed twice by SIGKILL,
+For each method one run of `examples/train.py` is left alone, and another is killed twice by SIGKILL
 at random moments, and started again by the same command. Compared are all variables of the final
 models and the bytes of the exported files. Exits with status 1 if any differ.
 
