@@ -38,12 +38,11 @@ class Augment:
 
     def apply(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         """The changed images, (n, h, w, c), by what was drawn, (n, 3)."""
-        count, height, width, _ = images.shape
-        mirrored = drawn[:, 2].astype(bool)[:, None, None, None]
-        images = np.where(mirrored, images[:, :, ::-1], images)
+        height, width = images.shape[1:3]
         border = (self.pad, self.pad)
         padded = np.pad(images, ((0, 0), border, border, (0, 0)))
-        image = np.arange(count)[:, None, None]
-        rows = drawn[:, 0, None] + np.arange(height)
-        columns = drawn[:, 1, None] + np.arange(width)
-        return padded[image, rows[:, :, None], columns[:, None, :]]
+        changed = np.empty_like(images)
+        for image, out, (row, column, flip) in zip(padded, changed, drawn.tolist(), strict=True):
+            mirrored = image[:, ::-1] if flip else image
+            out[:] = mirrored[row : row + height, column : column + width]
+        return changed
