@@ -172,7 +172,12 @@ class Settings:
     )
     batch_size: int = _setting(128, Whole, "Images a step, of all workers together.", low=1)
     eval_batch_size: int = _setting(500, Whole, "Images of a batch of validation and test.", low=1)
-    optimizer: str = _setting("adam", Choice, "Optimizer.", choices=("adam", "sgd"))
+    optimizer: str = _setting(
+        "adam",
+        Choice,
+        "Optimizer. The methods' own rates of bits, gates and bit planes are chosen for 'adam'.",
+        choices=("adam", "sgd"),
+    )
     momentum: float = _setting(0.9, Number, "Momentum of 'sgd'.", high=1.0)
     learning_rate: float = _setting(2e-3, Number, "Learning rate in float.", above=True)
     learn_learning_rate: float | None = _setting(

@@ -3,8 +3,13 @@
 import os
 
 import pytest
-from example_modules import example
+from example_modules import EXAMPLES, example
 
+import kerasbits as kb
+from kerasbits import sites
+
+networks = example("networks")
+quantizing = example("training.quantizing")
 config_files = example("training.config_files")
 settings = example("training.settings")
 texts = example("training.texts")
@@ -264,3 +269,33 @@ def test_a_file_is_whole_or_not_there(run, monkeypatch):
         config_files.write_settings(Settings("other"), folder / config_files.SAVED)
     assert (folder / config_files.SAVED).read_bytes() == before
     assert os.listdir(folder) == [config_files.SAVED]
+
+
+CONFIGS = sorted((EXAMPLES / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_files_of_the_examples(path):
+    layer = config_files.read_layer(path)
+    assert not {"model_dir", "export", "data_dir"} & set(layer.values)  # whose are they?
+    made = resolved(layer)
+    assert all(getattr(made, name) == value for name, value in layer.values.items())
+
+
+def test_files_of_the_examples_together():
+    paths = {path.stem: path for path in CONFIGS}
+    base, mixed = (config_files.read_layer(paths[n]) for n in ("resnet20", "mixed_precision"))
+    made = resolved(base, mixed)
+    assert made.learn_learning_rate == 0.001
+    model = networks.NETWORKS[made.network]((8, 8, 1), 10)
+    chosen = quantizing.recipe(made, model)
+    q = kb.quantize_model(model, chosen.kernel, chosen.inputs, chosen.rules, strict=True)
+    kernels = {place.path: place.quantizer for place in sites.places(q, "kernel")}
+    inputs = {place.path: place.quantizer for place in sites.places(q, "input")}
+    assert kernels["conv1"] == kb.Uniform(8)
+    assert "conv1" not in inputs
+    assert kernels["stage2_block1_conv1"] == kb.BitPruning(strength=0.3, granularity="channel")
+    assert kernels["stage3_block1_conv1"] == kb.BitPruning(strength=1.0, granularity="channel")
+    assert inputs["stage2_block1_shortcut"] == kb.Uniform(6)
+    assert inputs["stage3_block1_shortcut"] == kb.Uniform(8)
+    assert "logits" not in kernels
