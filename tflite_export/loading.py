@@ -60,7 +60,7 @@ def load(path: str) -> keras.Model:
 def _load_of_tf_keras(path: str) -> Any:
     from kerasbits.tfmot import load_model
 
-    return load_model(path)
+    return load_model(path, compile=False)
 
 
 def keras_version(path: pathlib.Path) -> str:

@@ -20,6 +20,7 @@ from kerasbits.tfmot.annotate import (
     quantize_scope,
 )
 from kerasbits.tfmot.config import KerasbitsQuantizeConfig
+from kerasbits.tfmot.keras3 import to_keras3
 from kerasbits.tfmot.loading import load_model
 from kerasbits.tfmot.model import quantize_model
 from kerasbits.tfmot.quantizer import KerasbitsQuantizer
@@ -39,4 +40,5 @@ __all__ = [
     "quantize_apply",
     "quantize_model",
     "quantize_scope",
+    "to_keras3",
 ]
