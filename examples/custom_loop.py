@@ -1,4 +1,4 @@
-"""Learned bits in a training loop of your own, with `GradientTape`.
+"""Learned bits in a training loop of your own, with the `GradientTape` of TensorFlow.
 
     python examples/custom_loop.py [epochs]
 
