@@ -221,7 +221,9 @@ class Settings:
         False, Switch, "Write losses, accuracies and bits for TensorBoard to MODEL_DIR/logs.",
         free=True,
     )  # fmt: skip
-    seed: int = _setting(0, Whole, "Seed of weights, data order, augmentation and gates.")
+    seed: int = _setting(
+        0, Whole, "Seed of weights, data order, augmentation and gates.", high=2**32 - 1
+    )
     deterministic: bool = _setting(
         True, Switch, "Use deterministic operations, so that a resumed run equals an unbroken one."
     )

@@ -103,15 +103,18 @@ class Choice(Value):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Whole(Value):
-    """A whole number of at least `low`, or one of `choices`."""
+    """A whole number in `[low, high]`, or one of `choices`."""
 
     low: int = 0
+    high: float = math.inf
     choices: tuple[int, ...] = ()
 
     def _checked(self, name, value):
         whole = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not whole or not math.isfinite(value) or int(value) != value or value < self.low:
-            raise self._error(name, f"a whole number of at least {self.low}", value)
+        whole = whole and math.isfinite(value) and int(value) == value
+        if not whole or not self.low <= value <= self.high:
+            most = "" if math.isinf(self.high) else f" and at most {self.high}"
+            raise self._error(name, f"a whole number of at least {self.low}{most}", value)
         if self.choices and value not in self.choices:
             raise self._error(name, f"one of {', '.join(map(str, self.choices))}", value)
         return int(value)

@@ -146,7 +146,7 @@ def test_one_layer_is_first_and_last():
     assert not found["^only$"].kernel.prune
 
 
-@pytest.mark.parametrize("name", ["lenet5", "binary_lenet5", "resnet8"])
+@pytest.mark.parametrize("name", ["lenet5", "resnet8"])
 @pytest.mark.parametrize("method", recipes.METHODS)
 def test_recipes_fit_the_networks(name, method):
     model = networks.NETWORKS[name]((8, 8, 1), 3)
