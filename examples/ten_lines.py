@@ -56,7 +56,7 @@ q.fit(x, y, epochs=EPOCHS // 2 or 1, verbose=0, callbacks=[kb.callbacks.Progress
 # 7. What each layer has learned to need.
 kb.summary(q)
 # 8. A Keras model like any other; `load_model` reads it wherever kerasbits is imported.
-q.save("digits.keras")
+q.save("digits_quantized.keras")
 # 9. One small file, which is checked against the model, layer by layer, before it gets its name.
 result = export(q, "digits.tflite", sample=x[:64])
 # 10. The file computes what the model computes.

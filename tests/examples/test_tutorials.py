@@ -47,7 +47,7 @@ def test_ten_lines(run, capsys):
     assert all(b == round(b) and 2 <= b <= 8 for b in bits.values()), bits
     assert type(found["model"].get_layer("conv1")) is keras.layers.Conv2D  # left alone
     assert np.array_equal(found["logits"].argmax(-1), predicted_class(q, x))
-    loaded = keras.models.load_model("digits.keras")
+    loaded = keras.models.load_model("digits_quantized.keras")
     assert np.array_equal(loaded.predict(x, verbose=0), q.predict(x, verbose=0))
     assert pathlib.Path("digits.tflite").stat().st_size == found["result"].file_bytes
     printed = capsys.readouterr().out
