@@ -118,6 +118,8 @@ def relative_difference(one: np.ndarray, other: np.ndarray) -> float:
         return 0.0 if np.array_equal(one, other) else np.inf
     one, other = one.astype(np.float64), other.astype(np.float64)
     finite = np.isfinite(one)
+    if not np.array_equal(finite, np.isfinite(other)):
+        return np.inf
     if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
         return np.inf
     difference = np.abs(one[finite] - other[finite]).max(initial=0.0)
@@ -168,8 +170,8 @@ def given_inputs(model: tf_keras.Model, sample) -> Any:
         raise ValueError(f"sample: expected {len(tensors)} inputs, got {len(arrays)}")
     try:
         values = [tf.cast(a, t.dtype) for a, t in zip(arrays, tensors, strict=True)]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"sample: expected arrays for the inputs of the model ({error})") from None
+    except (TypeError, ValueError, tf.errors.OpError):
+        raise ValueError("sample: expected arrays that fit the types of the inputs") from None
     for value, tensor in zip(values, tensors, strict=True):
         if not tensor.shape.is_compatible_with(value.shape) or not len(value):
             raise ValueError(

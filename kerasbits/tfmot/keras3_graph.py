@@ -88,8 +88,9 @@ def id_limits(model: tf_keras.Model) -> dict[int, int]:
     def visit(layer, sources: list[set[int]]) -> list[set[int]]:
         """The inputs that reach each output of a layer, from those that reach its inputs."""
         merged = set().union(*sources)
-        if isinstance(layer, tf_keras.layers.Embedding):
-            limits.update({i: min(layer.input_dim, limits.get(i, layer.input_dim)) for i in merged})
+        inner = getattr(layer, "layer", layer)  # of a wrapper
+        if isinstance(inner, tf_keras.layers.Embedding):
+            limits.update({i: min(inner.input_dim, limits.get(i, inner.input_dim)) for i in merged})
             return [set()]  # what comes out is no id
         if isinstance(layer, tf_keras.Sequential):
             for inner in layer.layers:
