@@ -56,17 +56,22 @@ def save(folder: pathlib.Path, checkpoint: Checkpoint, keep: int = 2) -> pathlib
     Raises:
         OSError: the folder cannot be written.
     """
-    meta = {"version": VERSION, "step": checkpoint.step, "place": dict(checkpoint.place)}
-    meta["sha256"] = digest(checkpoint.arrays, json.dumps(meta, sort_keys=True))
-    data = io.BytesIO()
-    np.savez(data, **{META: np.array(json.dumps(meta, sort_keys=True)), **checkpoint.arrays})
     path = folder / f"checkpoint-{checkpoint.step:010d}.npz"
-    write_whole(path, data.getvalue(), folder / UNFINISHED)
+    write_whole(path, to_bytes(checkpoint), folder / UNFINISHED)
     # Newer ones are damaged, or the run would have gone on from them.
     newer = [p for p in files(folder) if p.name > path.name]
     for old in [*newer, *files(folder)[len(newer) + keep :]]:
         old.unlink(missing_ok=True)
     return path
+
+
+def to_bytes(checkpoint: Checkpoint) -> bytes:
+    """The bytes of a checkpoint's file; `from_bytes` reads them."""
+    meta = {"version": VERSION, "step": checkpoint.step, "place": dict(checkpoint.place)}
+    meta["sha256"] = digest(checkpoint.arrays, json.dumps(meta, sort_keys=True))
+    data = io.BytesIO()
+    np.savez(data, **{META: np.array(json.dumps(meta, sort_keys=True)), **checkpoint.arrays})
+    return data.getvalue()
 
 
 def write_whole(path: pathlib.Path, data: bytes, temporary: pathlib.Path | None = None) -> None:
@@ -138,7 +143,19 @@ def load(path: pathlib.Path) -> Checkpoint:
         OSError: it cannot be read.
         ValueError: it was written by another version.
     """
-    data = path.read_bytes()
+    return from_bytes(path.read_bytes(), f"checkpoint '{path}'")
+
+
+def from_bytes(data: bytes, where: str) -> Checkpoint:
+    """The checkpoint in the bytes of its file.
+
+    Args:
+        data: the bytes.
+        where: names their source in errors.
+
+    Raises:
+        DamagedError, ValueError: as `load`.
+    """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -148,11 +165,11 @@ def load(path: pathlib.Path) -> Checkpoint:
         version, step, place = meta["version"], meta["step"], meta["place"]
     except Exception as error:  # whatever damaged bytes lead zip, NumPy and JSON to
         reason = str(error) or type(error).__name__
-        raise DamagedError(f"checkpoint '{path}': damaged ({reason})") from None
+        raise DamagedError(f"{where}: damaged ({reason})") from None
     if not whole:
-        raise DamagedError(f"checkpoint '{path}': damaged (its checksum is wrong)")
+        raise DamagedError(f"{where}: damaged (its checksum is wrong)")
     if version != VERSION:
-        raise ValueError(f"checkpoint '{path}': expected version {VERSION}, got {version}")
+        raise ValueError(f"{where}: expected version {VERSION}, got {version}")
     return Checkpoint(step, place, arrays)
 
 
@@ -164,6 +181,13 @@ def digest(arrays: Mapping[str, np.ndarray], text: str = "") -> str:
         found.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
+
+
+def digest_of(variables: Iterable) -> str:
+    """SHA-256 of the values of variables, in their order. A model that is loaded from a file may
+    name them differently."""
+    values = values_of(variables, "").values()
+    return digest({f"{number:08d}": array for number, array in enumerate(values)})
 
 
 def values_of(variables: Iterable, prefix: str) -> Arrays:

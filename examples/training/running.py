@@ -13,7 +13,7 @@ import datasets
 import kerasbits as kb
 from training import checkpoint, config_files, exporting, folder
 from training.kinds import Kind
-from training.phases import LEARN, MODEL, build
+from training.phases import LEARN, build
 from training.settings import Settings
 from training.trainer import CHECKPOINTS, Trainer
 from training.workers import on_tensorflow, workers_of
@@ -35,7 +35,7 @@ class Outcome:
             model, the quantized one, and the exported file.
         report: bits and bytes of the quantized model.
         file_bytes: size of the exported file.
-        weights_sha256: checksum of all variables of the quantized model.
+        weights_sha256: checksum of all variables of the quantized model, in their order.
     """
 
     model: pathlib.Path | None = None
@@ -80,7 +80,8 @@ def run(kind: Kind, settings: Settings, say: Callable[[str], None] = print) -> O
         )
     outcome = Outcome(model=home / folder.MODEL)
     if settings.mode in TRAINS:
-        model = _train(kind, settings, data, workers, say, outcome)
+        with workers.together():
+            model = _train(kind, settings, data, workers, say, outcome)
     elif outcome.model.is_file():
         model = kind.load_model(str(outcome.model))
     else:
@@ -117,8 +118,7 @@ def _conclude(model, settings, data, say, outcome: Outcome) -> None:
     """Export and evaluate, as the mode wants."""
     size = settings.eval_batch_size
     outcome.report = kb.report(model)
-    values = checkpoint.values_of(model.variables, MODEL)
-    outcome.weights_sha256 = checkpoint.digest(values)
+    outcome.weights_sha256 = checkpoint.digest_of(model.variables)
     if settings.mode != "eval":
         kb.summary(model)
     if settings.export and settings.mode != "eval":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -94,22 +95,25 @@ class Trainer:
         self._phases = phases(settings, self._batches.steps_per_epoch)
         self._since = time.monotonic()
         self.place = Place()
+        self._source = "values of the phase before"  # as errors name what variables are set to
 
     def train(self) -> Any:
         """Do what is left of the run; the frozen and tuned model, not compiled.
 
         The model is made outside of the workers' scope, as a program that loads it would.
         """
-        arrays, resumed = self._resume()
+        arrays, resumed = self._resume() if self.workers.chief else (None, False)
+        arrays, resumed = self._as_chief(arrays, resumed)
         names = [phase.name for phase in self._phases]
         for phase in self._phases[names.index(self.place.phase) :]:
             if not resumed:
                 arrays = first_values(self.kind, self.settings, self.data, phase.name, arrays)
                 self.place.enter(phase.name)
+                arrays, _ = self._as_chief(arrays)
             arrays = self._run(phase, arrays, resumed)
             resumed = False
         model = build(self.kind, self.settings, self.data, names[-1])
-        restore(model.variables, MODEL, arrays, "the last phase")
+        restore(model.variables, MODEL, arrays, self._source)
         return model
 
     def _resume(self) -> tuple[Arrays | None, bool]:
@@ -118,17 +122,29 @@ class Trainer:
         if found is None:
             return None, False
         path, state = found
+        self._source = f"checkpoint '{path}'"
         self.place = Place(**state.place)
         self._say(f"going on from {path}: phase {self.place.phase}, step {self.place.step}")
         return dict(state.arrays), True
+
+    def _as_chief(self, arrays: Arrays | None, resumed: bool = False) -> tuple[Arrays | None, bool]:
+        """The chief's place and values, on all workers: their disks and processors may differ."""
+        if self.workers.workers == 1:
+            return arrays, resumed
+        place = {"run": dataclasses.asdict(self.place), "resumed": resumed}
+        mine = Checkpoint(self.place.step, place, arrays or {})
+        data = self.workers.from_chief(checkpoint.to_bytes(mine) if self.workers.chief else b"")
+        theirs = checkpoint.from_bytes(data, "the chief's state")
+        self.place = Place(**theirs.place["run"])
+        return dict(theirs.arrays) or None, theirs.place["resumed"]
 
     def _run(self, phase: Phase, arrays: Arrays, resumed: bool) -> Arrays:
         """Train what is left of a phase; the values of its model at the end."""
         if phase.name != FLOAT and self._is_over(phase):
             return _best_or_last(arrays)
-        self._say(f"=== {phase.name}: {phase.epochs} epochs, {phase.steps} steps")
-        with self.workers.scope():
-            model = self._compiled(phase, arrays, resumed)
+        if phase.steps:
+            self._say(f"=== {phase.name}: {_count(phase.epochs, 'epoch')}, {phase.steps} steps")
+        model = self._compiled(phase, arrays, resumed)
         best = {name: a for name, a in arrays.items() if name.startswith(f"{BEST}/")}
         while not self._is_over(phase):
             logs = self._epoch(phase, model, best)
@@ -154,16 +170,19 @@ class Trainer:
 
     def _compiled(self, phase: Phase, arrays: Arrays, resumed: bool) -> Any:
         settings, keras = self.settings, self.kind.keras
-        model = build(self.kind, settings, self.data, phase.name)
+        with self.workers.scope():
+            model = build(self.kind, settings, self.data, phase.name)
+        model = self.workers.trained(model)
         rate = schedule(keras, phase.schedule, phase.rate, phase.steps, settings.warmup)
-        chosen = optimizer(
-            keras, settings.optimizer, rate, model, settings.momentum, settings.weight_decay
-        )
-        jit = settings.jit_compile
-        compile_model(keras, model, chosen, self.kind.jit_compile if jit is None else jit)
-        restore(model.variables, MODEL, arrays, "checkpoint")
+        with self.workers.scope():
+            chosen = optimizer(
+                keras, settings.optimizer, rate, model, settings.momentum, settings.weight_decay
+            )
+            jit = settings.jit_compile
+            compile_model(keras, model, chosen, self.kind.jit_compile if jit is None else jit)
+        restore(model.variables, MODEL, arrays, self._source)
         if resumed:
-            restore(chosen.variables, OPTIMIZER, arrays, "checkpoint")
+            restore(chosen.variables, OPTIMIZER, arrays, self._source)
         return model
 
     def _epoch(self, phase: Phase, model: Any, best: Arrays) -> dict[str, float]:
@@ -176,6 +195,9 @@ class Trainer:
         def save(model: Any, done: int, means: dict[str, float]) -> None:
             place.done, place.means = start + done - place.first, means
             self._save(model, best)
+            if not sys.stdout.isatty():  # there is a bar otherwise
+                logs = "  ".join(f"{n} {v:.3f}" for n, v in sorted(means.items(), reverse=True))
+                self._say(f"  step {done}/{end - start}  {logs}")
 
         def due(done: int) -> bool:
             step = start + done
@@ -249,6 +271,10 @@ class Trainer:
         }
         state = Checkpoint(self.place.step, dataclasses.asdict(self.place), arrays)
         checkpoint.save(self._folder / CHECKPOINTS, state, self.settings.keep)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def augment_of(settings: Settings, data: Dataset) -> Augment | None:

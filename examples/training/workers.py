@@ -16,14 +16,25 @@ class Workers(Protocol):
 
     Attributes:
         chief: whether this process is the one that writes files and says what happens.
+        workers: number of processes.
         replicas: number of equal parts that a batch is cut into, over all processes.
     """
 
     chief: bool
+    workers: int
     replicas: int
 
     def scope(self) -> contextlib.AbstractContextManager:
         """The context in which models and optimizers that are trained are made."""
+
+    def trained(self, model: Any) -> Any:
+        """The model to compile and train, with the layers of `model`. Call it outside `scope`."""
+
+    def together(self) -> contextlib.AbstractContextManager:
+        """The context of a whole training. Raises ConnectionError if another worker is lost."""
+
+    def from_chief(self, data: bytes) -> bytes:
+        """What the chief gives, on every worker. All have to call it."""
 
     def dataset(self, batches: Batches, first: int, last: int) -> Any:
         """The batches of steps `first` to `last` - 1, as `model.fit` takes them."""
@@ -36,11 +47,24 @@ class OneWorker:
     """One process that trains on one device."""
 
     chief: ClassVar[bool] = True
+    workers: ClassVar[int] = 1
     replicas: ClassVar[int] = 1
 
     def scope(self) -> contextlib.AbstractContextManager:
         """Nothing special."""
         return contextlib.nullcontext()
+
+    def trained(self, model: Any) -> Any:
+        """The model itself."""
+        return model
+
+    def together(self) -> contextlib.AbstractContextManager:
+        """Nothing special."""
+        return contextlib.nullcontext()
+
+    def from_chief(self, data: bytes) -> bytes:
+        """The data."""
+        return data
 
     def dataset(self, batches: Batches, first: int, last: int) -> Any:
         """A `tf.data.Dataset`, or arrays one after the other on other backends than TensorFlow."""
