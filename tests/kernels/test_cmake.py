@@ -79,6 +79,36 @@ def test_a_shared_library_within_another_project(consumer):
     assert {"kb_op_run", "kb_model_run", "tflite_plugin_create_delegate"} <= set(names)
 
 
+@pytest.mark.parametrize("library", ["SHARED", "STATIC"])
+@pytest.mark.parametrize("triple", ["x86_64-linux-gnu", "aarch64-linux-gnu"])
+def test_pages_of_16_kb_on_android(tmp_path, triple, library):
+    """The library itself, and an app's that the static library becomes part of.
+
+    CMake's settings for Android, with a compiler for Linux in place of an NDK: version 1 says
+    that the toolchain file sees to everything. That compiler aligns to 4 KB or to 64 KB.
+    """
+    if not shutil.which(f"{triple}-gcc"):
+        pytest.skip(f"needs {triple}-gcc")
+    (tmp_path / "toolchain.cmake").write_text(
+        "set(CMAKE_SYSTEM_NAME Android)\nset(CMAKE_SYSTEM_VERSION 1)\n"
+        f"set(CMAKE_C_COMPILER {triple}-gcc)\n"
+    )
+    (tmp_path / "app.c").write_text("#include <kb.h>\nconst char* app(void) { return kb_isa(); }\n")
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.14)\nproject(app C)\n"
+        f"add_subdirectory({KERNELS} kerasbits)\nadd_library(app SHARED app.c)\n"
+        "target_link_libraries(app PRIVATE kerasbits::kerasbits)\n"
+    )
+    toolchain = f"CMAKE_TOOLCHAIN_FILE={tmp_path / 'toolchain.cmake'}"
+    build(tmp_path, tmp_path / "out", toolchain, f"BUILD_SHARED_LIBS={library == 'SHARED'}")
+    names = ["libapp.so", "kerasbits/libkerasbits.so"][: 1 + (library == "SHARED")]
+    for name in names:
+        segments = output_of(["readelf", "-lW", tmp_path / "out" / name])
+        alignments = re.findall(r"^ +LOAD .* (0x\w+)$", segments, re.MULTILINE)
+        assert len(alignments) > 1, segments
+        assert set(alignments) == {"0x4000"}, segments
+
+
 def test_versions_agree():
     setup = (KERNELS.parents[1] / "setup.py").read_text()
     version = re.search(r'version="(.+?)"', setup).group(1)

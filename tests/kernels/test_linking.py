@@ -54,6 +54,25 @@ public class Main {
 }
 """
 
+DELEGATE = """
+package com.example;
+
+public class KerasbitsDelegate {
+  private native long create();
+
+  private native void destroy(long handle);
+
+  public static void main(String[] none) {
+    System.loadLibrary("app");
+    KerasbitsDelegate delegate = new KerasbitsDelegate();
+    long first = delegate.create(), second = delegate.create();
+    System.out.println(first != 0 && second != 0 && first != second);
+    delegate.destroy(first);
+    delegate.destroy(second);
+  }
+}
+"""
+
 
 def snippets(language, containing=""):
     found = re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
@@ -86,34 +105,61 @@ def java_home():
     return compiler.parents[1]
 
 
-@pytest.mark.skipif(
-    not all(map(shutil.which, ("javac", "java", "cmake"))), reason="needs a JDK and cmake"
-)
-def test_java_runs_a_model(tmp_path):
-    expected = model_file(tmp_path / "model.kbits")
-    (java,), (jni,), (cmake,) = snippets("java"), snippets("c", "jni.h"), snippets("cmake")
-    (tmp_path / "Main.java").write_text(MAIN)
-    (tmp_path / "Model.java").write_text(java)
-    (tmp_path / "jni.c").write_text(jni)
+def build_app(folder, source):
+    """The library `app` of one C file, in `folder/out`, as the guide builds it with CMake."""
+    (cmake,) = snippets("cmake")
+    (folder / "jni.c").write_text(source)
     headers = [java_home() / "include", java_home() / "include/linux"]
-    (tmp_path / "CMakeLists.txt").write_text(
+    (folder / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.14)\nproject(app C)\nadd_library(app SHARED jni.c)\n"
         "target_compile_options(app PRIVATE -Wall -Wextra -Werror)\n"
+        "target_link_options(app PRIVATE -Wl,--no-undefined)\n"
         f"target_include_directories(app PRIVATE {headers[0]} {headers[1]})\n"
         + cmake.replace("path/to/tflite_export/kernels", str(KERNELS))
     )
-    output_of(["cmake", "-S", tmp_path, "-B", tmp_path / "out"])
-    output_of(["cmake", "--build", tmp_path / "out", "-j2"])
+    output_of(["cmake", "-S", folder, "-B", folder / "out"])
+    output_of(["cmake", "--build", folder / "out", "-j2"])
+
+
+def run_java(folder, *arguments):
+    """What a program of compiled classes beside the library `app` prints, line by line."""
+    options = [f"-Djava.library.path={folder / 'out'}", "-Xcheck:jni", "-cp", folder]
+    return output_of(["java", *options, *arguments]).splitlines()
+
+
+needs_java = pytest.mark.skipif(
+    not all(map(shutil.which, ("javac", "java", "cmake"))), reason="needs a JDK and cmake"
+)
+
+
+@needs_java
+def test_java_runs_a_model(tmp_path):
+    expected = model_file(tmp_path / "model.kbits")
+    (java,), (jni,) = snippets("java"), snippets("c", "Model_open")
+    build_app(tmp_path, jni)
+    (tmp_path / "Main.java").write_text(MAIN)
+    (tmp_path / "Model.java").write_text(java)
     output_of(["javac", "-d", tmp_path, tmp_path / "Model.java", tmp_path / "Main.java"])
-    options = [f"-Djava.library.path={tmp_path / 'out'}", "-Xcheck:jni", "-cp", tmp_path]
-    *scores, short, heap, garbage, array, closed = output_of(
-        ["java", *options, "Main", tmp_path / "model.kbits"]
-    ).splitlines()
+    *scores, short, heap, garbage, array, closed = run_java(
+        tmp_path, "Main", tmp_path / "model.kbits"
+    )
     np.testing.assert_allclose(np.array(scores, np.float32), expected, rtol=1e-5, atol=1e-5)
     assert short == heap == "expected direct buffers as long as the input and the output"
     assert "expected" in garbage
     assert array == "expected a direct buffer"
     assert closed == "the model is closed"
+
+
+@needs_java
+def test_java_makes_a_delegate(tmp_path):
+    """The C side of the Kotlin class, through a Java class that declares the same functions."""
+    (kotlin,), (jni,) = snippets("kotlin", "external"), snippets("c", "KerasbitsDelegate")
+    declared = re.findall(r"external fun (\w+)\(", kotlin)
+    assert declared == re.findall(r"native \w+ (\w+)\(", DELEGATE) == ["create", "destroy"]
+    build_app(tmp_path, jni)
+    (tmp_path / "KerasbitsDelegate.java").write_text(DELEGATE)
+    output_of(["javac", "-d", tmp_path, tmp_path / "KerasbitsDelegate.java"])
+    assert run_java(tmp_path, "com.example.KerasbitsDelegate") == ["true"]
 
 
 def test_named_files_exist():
