@@ -25,6 +25,7 @@ REMEMBERED = (
     "query_shape",  # of attention: known again when it is called
     "key_shape",
     "value_shape",
+    "vocabulary_size",  # of lookups: the vocabulary is there itself
     "rng_type",  # of augmentation layers: which generator they draw from
 )
 """Entries of configurations that say nothing about what the layer computes."""

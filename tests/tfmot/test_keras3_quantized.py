@@ -47,9 +47,9 @@ def data(count=8):
     return [ids, images(count, seed=2)]
 
 
-def quantized(kernel, inputs, rate=1.0):
+def quantized(kernel, inputs, floats="floats", rate=1.0):
     """Calibrated, with states that are not those it started with."""
-    q = tfmot.quantize_model(network(), kernel, inputs, {"^floats$": None}, rate=rate)
+    q = tfmot.quantize_model(network(), kernel, inputs, {f"^({floats})$": None}, rate=rate)
     kb.calibrate(q, [data()])
     for number, place in enumerate(sites.places(q)):
         state = place.host.state()
@@ -61,7 +61,8 @@ def quantized(kernel, inputs, rate=1.0):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_twins_know_all_that_the_model_knows(name):
-    q = quantized(*METHODS[name], rate=0.5)
+    floats = "floats" if name == "uniform" else "floats|along|widen|transposed|.*1d|flat|separable"
+    q = quantized(*METHODS[name], floats, rate=0.5)
     twin = tfmot.to_keras3(q)
     assert kb.report(twin).to_dict() == kb.report(q).to_dict()
     theirs, ours = list(sites.places(q)), list(sites.places(twin))
@@ -81,7 +82,7 @@ def test_twins_know_all_that_the_model_knows(name):
 
 
 def test_training_goes_on_in_keras_3():
-    q = quantized(*METHODS["bitpruning"])
+    q = quantized(*METHODS["bitpruning"], "floats|.*1d|separable|widen")
     twin = tfmot.to_keras3(q)
     before = kb.report(q).to_dict()
     bits = kb.report(twin).average_bits

@@ -28,11 +28,9 @@ def network(library):
     x = start = layers.ReLU(6.0, name="relu")(x)
     x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
     x = layers.SeparableConv2D(8, 3, padding="same", activation="relu", name="separable")(x)
-    x = layers.Reshape((25, 8), name="rows")(x + start)
-    x = layers.Conv1D(6, 3, dilation_rate=2, name="along")(x)
-    shared = layers.Dense(6, name="shared")
+    x = layers.Flatten(name="flat")(x + start)
+    shared = layers.Dense(200, activation="tanh", name="shared")
     x = shared(shared(x))
-    x = layers.Dense(12, activation="tanh", name="hidden")(layers.Flatten(name="flat")(x))
     return library.Model(inputs, layers.Dense(5, activation="softmax", name="last")(x), name="net")
 
 
@@ -54,7 +52,7 @@ def both(kernel, inputs, **kwargs):
     return ours, theirs
 
 
-def trained(model, steps=3):
+def trained(model, steps=2):
     """The Keras 3 model after a few steps of training, and the end of an epoch."""
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", run_eagerly=True)
     model.fit(images(8 * steps, seed=4), np.arange(8 * steps) % 5, 8, verbose=0)
@@ -110,12 +108,12 @@ def same_codes(one, other):
 TRAINED = {
     "uniform": (*PAIRS["uniform4"], "stock"),
     "bitpruning": (*PAIRS["bitpruning"], "int8"),
-    "least_squares_binary": (kb.LeastSquaresBinary("ls2"), kb.Uniform(4), "kbits"),
-    "bsq": (*PAIRS["bsq"], "stock"),
+    "least_squares_binary": (kb.LeastSquaresBinary("ls2"), kb.Uniform(4), "packed"),
+    "bsq": (*PAIRS["bsq"], "packed"),
     "apot": (*PAIRS["apot4"], "kbits"),
-    "bayesian_bits": (*PAIRS["bayesian_bits"], "stock"),
+    "bayesian_bits": (*PAIRS["bayesian_bits"], "packed"),
 }
-"""Quantizers of kernels and inputs, and a kind of file beside the packed one."""
+"""Quantizers of kernels and inputs, and a kind of file: all have the codes that are compared."""
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -129,10 +127,8 @@ def test_a_trained_state_handed_to_the_other_front_end(name, tmp_path):
     assert kb.report(theirs).to_dict() == kb.report(ours).to_dict()
     kb.freeze(ours), kb.freeze(theirs)
     assert kb.report(theirs).to_dict() == kb.report(ours).to_dict()
-    same_codes(ours, to_keras3(theirs))
-    for each in ("packed", kind):
-        one, other = (file_of(m, tmp_path / f"{m is ours}", each) for m in (ours, theirs))
-        assert one == other, each
+    same_codes(ours, to_keras3(theirs, verify=False))
+    assert file_of(ours, tmp_path / "ours", kind) == file_of(theirs, tmp_path / "theirs", kind)
 
 
 def small(library):
@@ -175,13 +171,11 @@ def test_trained_in_tf_keras_and_run_by_the_stock_interpreter(tmp_path):
     x = images(12, seed=5)
     expected = q.predict(x, verbose=0)
     before = [w.numpy() for w in q.weights]
-    for kind, (name, options) in FILES.items():
+    for kind in ("packed", "stock"):
+        name, options = FILES[kind]
         result = export(q, tmp_path / name, sample=x, **options)
-        if kind != "int8":
-            assert result.max_error < 1e-5
-        got = Interpreter(result.path).predict(x)
-        tolerance = 0.1 if kind == "int8" else 1e-4
-        close = np.isclose(got, expected, atol=tolerance).all(axis=-1)
+        assert result.max_error < 1e-5
+        close = np.isclose(Interpreter(result.path).predict(x), expected, atol=1e-4).all(axis=-1)
         # A value at the border of two codes may move a sample.
         assert close.mean() >= 0.9, kind
     for weight, value in zip(q.weights, before, strict=True):
