@@ -124,10 +124,9 @@ class Host:
 
     def state(self) -> dict[str, np.ndarray]:
         """Current values as NumPy arrays."""
-        return {
-            name: ops.convert_to_numpy(variable) * np.float32(self._specs[name].rate)
-            for name, variable in self._values.items()
-        }
+        # Of tensors, because variables of tf_keras that are mirrored on several devices are no
+        # arrays.
+        return {name: ops.convert_to_numpy(value) for name, value in self._tensors().items()}
 
     def assign(self, updates: Updates) -> list:
         """Store new values; return the variables that were written."""
