@@ -1,7 +1,7 @@
 """Does a training that is killed end as one that is not? A table of checksums, a row a method.
 
-For each method one run of `examples/train.py` is left alone, and another is killed twice by SIGKILL
-at random moments, and started again by the same command. Compared are all variables of the final
+For each method one run of `examples/train.py` is left alone. Another is killed twice by SIGKILL,
+behind random steps, and started again by the same command. Compared are all variables of the final
 models and the bytes of the exported files. Exits with status 1 if any differ.
 
 Example:
@@ -24,7 +24,6 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[1]
 METHODS = ("bitpruning", "least_squares_binary", "bsq", "apot", "bayesian_bits")
-KILLS = 2
 SHOWN = 16
 """Digits of a checksum that are printed."""
 
@@ -55,7 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=100, help="of each of the three phases")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/kill_and_resume"))
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     known, rest = parser.parse_known_args()
     return argparse.Namespace(**vars(known), rest=rest)
 
@@ -72,7 +71,7 @@ def command(options: argparse.Namespace, method: str, folder: pathlib.Path) -> l
         f"--train_steps={options.steps}",
         f"--batch_size={options.batch_size}",
         "--validation=0.02",
-        "--checkpoint_steps=20",
+        "--checkpoint_steps=10",
         f"--model_dir={folder}",
         f"--export={folder / 'model.tflite'}",
         *options.rest,
@@ -104,27 +103,28 @@ def unbroken(options: argparse.Namespace, method: str) -> Ended:
     return Ended(weights, file, (), time.monotonic() - begin)
 
 
-def killed(options: argparse.Namespace, method: str, usual: float) -> Ended:
-    """A run that is killed `KILLS` times, somewhere in its first part each time.
-
-    Args:
-        options, method: what to run.
-        usual: seconds that an unbroken run takes.
-    """
+def killed(options: argparse.Namespace, method: str) -> Ended:
+    """A run that is killed in its first half and again in its second one."""
     folder = fresh(options.folder / f"{method}_killed")
     chance = random.Random(f"{options.seed} {method}")
-    begin, kills = time.monotonic(), []
-    while len(kills) < KILLS:
+    begin, kills, half = time.monotonic(), [], 3 * options.steps // 2
+    for first in (0, half):
         process = start(command(options, method, folder))
-        try:
-            process.communicate(timeout=chance.uniform(0.25, 0.6) * usual)
+        wait_for(chance.randrange(first, first + half), process, folder)
+        time.sleep(chance.random())
+        if process.poll() is not None:
             raise SystemExit(f"{folder}: ended before it was killed (status {process.returncode})")
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        process.kill()
+        process.communicate()
         kills.append(newest_step(folder))
     weights, file = finish(start(command(options, method, folder)), folder)
     return Ended(weights, file, tuple(kills), time.monotonic() - begin)
+
+
+def wait_for(step: int, process: subprocess.Popen, folder: pathlib.Path) -> None:
+    """Wait until a checkpoint of this step, or a later one, is there, or the process has ended."""
+    while newest_step(folder) < step and process.poll() is None:
+        time.sleep(0.02)
 
 
 def fresh(folder: pathlib.Path) -> pathlib.Path:
@@ -147,7 +147,7 @@ def main() -> None:
     equal = True
     for method in options.methods:
         whole = unbroken(options, method)
-        broken = killed(options, method, whole.seconds)
+        broken = killed(options, method)
         for name, ended in (("unbroken", whole), ("killed", broken)):
             steps = ", ".join(map(str, ended.kills)) or "-"
             sums = f"{ended.weights[:SHOWN]} | {ended.file[:SHOWN]}"

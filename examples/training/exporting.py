@@ -5,18 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 from datasets import Dataset, Source
 
-import tflite_export
 from training.settings import Settings
 
 SAMPLE = 256
 """Training images that an exported file is verified with."""
 
 
-def export(model: Any, settings: Settings, data: Dataset) -> tflite_export.ExportResult:
-    """Write the file that the settings ask for, verified against the model.
+def check_possible() -> None:
+    """Make sure that files can be written and run, before anything is trained for them.
+
+    Raises:
+        ImportError: a package of the extra `export` is missing.
+        ValueError: Keras does not run on TensorFlow, whose converter writes the files.
+    """
+    try:
+        import tensorflow  # noqa: F401
+
+        import tflite_export  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "export: expected the packages of the extra 'export' (pip install "
+            f"'kerasbits[export]'), got: {error}"
+        ) from error
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ValueError(
+            f"export: expected Keras on TensorFlow, got {backend}; train without --export, and "
+            "then use KERAS_BACKEND=tensorflow with --mode=export"
+        )
+
+
+def export(model: Any, settings: Settings, data: Dataset) -> Any:
+    """Write the file that the settings ask for, verified against the model: an `ExportResult`.
 
     Args:
         model: frozen, of either Keras.
@@ -27,6 +51,8 @@ def export(model: Any, settings: Settings, data: Dataset) -> tflite_export.Expor
         ValueError: a model that cannot be exported so, or a file that differs from it.
         OSError: the file cannot be written.
     """
+    import tflite_export  # here and below, because training alone does not need it
+
     sample = data.train.images(np.arange(min(SAMPLE, len(data.train))))
     return tflite_export.export(
         model,
@@ -66,4 +92,6 @@ def file_accuracy(path: str, source: Source, batch_size: int) -> float:
         OSError: it cannot be read.
         ValueError: it cannot be run.
     """
+    import tflite_export
+
     return accuracy(tflite_export.Interpreter(path).predict, source, batch_size)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -18,42 +20,47 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 
 def start(name: str, kind: Callable[[], Kind]) -> None:
-    """Parse the flags, which are declared already, and do what they say.
+    """Parse the flags, which are declared already, do what they say, and exit.
 
     Args:
         name: of the program.
         kind: makes the kind of Keras; called once the flags are known to be right.
     """
-
-    def parse(argv: list[str]) -> list[str]:
-        try:
-            return flags.FLAGS(argv)
-        except flags.Error as error:
-            fail(name, error, WRONG_USAGE)
-
-    def main(argv: list[str]) -> None:
-        if len(argv) > 1:
-            fail(name, ValueError(f"expected flags only, got {argv[1]!r}"), WRONG_USAGE)
-        if not flags.FLAGS["verbosity"].present:  # TensorFlow's converter has much to say
-            logging.set_verbosity(logging.WARNING)
-        try:
-            settings = settings_from_flags()
-        except ValueError as error:
-            fail(name, error, WRONG_USAGE)
-        try:
-            outcome = run(kind(), settings, say=lambda line: print(line, flush=True))
-        except (ValueError, OSError, ImportError) as error:
-            fail(name, error, FAILED)
-        except KeyboardInterrupt:
-            print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
-            sys.exit(INTERRUPTED)
-        if outcome is not None:
-            print(result_line(name, settings, outcome), flush=True)
-
-    app.run(main, flags_parser=parse)
+    parse = functools.partial(parse_flags, name, flags.FLAGS)
+    app.run(lambda argv: work(name, kind, flags.FLAGS), flags_parser=parse)
 
 
-def fail(name: str, error: Exception, status: int) -> None:
+def parse_flags(name: str, values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """Parse the arguments, the first of which is the program; that first one."""
+    try:
+        rest = values(argv)
+    except flags.Error as error:
+        fail(name, error, WRONG_USAGE)
+    if len(rest) > 1:
+        fail(name, ValueError(f"expected flags only, got {rest[1]!r}"), WRONG_USAGE)
+    return rest
+
+
+def work(name: str, kind: Callable[[], Kind], values: flags.FlagValues) -> None:
+    """Do what parsed flags say, and print the result."""
+    if "verbosity" in values and not values["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # TensorFlow's converter has much to say
+    try:
+        settings = settings_from_flags(values)
+    except ValueError as error:
+        fail(name, error, WRONG_USAGE)
+    try:
+        outcome = run(kind(), settings, say=functools.partial(print, flush=True))
+    except (ValueError, OSError, ImportError) as error:
+        fail(name, error, FAILED)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    if outcome is not None:
+        print(result_line(name, settings, outcome), flush=True)
+
+
+def fail(name: str, error: Exception, status: int) -> NoReturn:
     """Say what is wrong in one line, and exit. `--verbosity=1` shows where it came from."""
     logging.debug("%s", error, exc_info=True)
     text = str(error)

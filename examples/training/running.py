@@ -16,7 +16,7 @@ from training.kinds import Kind
 from training.phases import LEARN, build
 from training.settings import Settings
 from training.trainer import CHECKPOINTS, Trainer
-from training.workers import on_tensorflow, workers_of
+from training.workers import OneWorker, on_tensorflow, workers_of
 
 TRAINS = ("train", "train_and_eval")
 EVALUATES = ("eval", "train_and_eval")
@@ -57,13 +57,17 @@ def run(kind: Kind, settings: Settings, say: Callable[[str], None] = print) -> O
 
     Raises:
         ValueError: settings, data or files that do not fit; a training that diverged.
+        ImportError: packages that an export needs are missing.
         OSError: a folder or file that cannot be used.
     """
     if settings.deterministic and on_tensorflow():
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    workers = workers_of(settings)
+    home = pathlib.Path(settings.model_dir)
+    outcome = Outcome(model=home / folder.MODEL)
+    _check_files(settings, outcome.model)
+    workers = workers_of(settings) if settings.mode in TRAINS else OneWorker()
     data = datasets.load(
         settings.dataset,
         settings.data_dir,
@@ -71,28 +75,45 @@ def run(kind: Kind, settings: Settings, say: Callable[[str], None] = print) -> O
         settings.seed,
         settings.image_size,
     )
-    home = pathlib.Path(settings.model_dir)
     if settings.export and settings.mode != "eval" and workers.chief:
         folder.make_writable(pathlib.Path(settings.export).parent)
-    if settings.export and settings.mode == "eval" and not pathlib.Path(settings.export).is_file():
-        raise ValueError(
-            f"export: expected the file '{settings.export}', got none; write it by --mode=export"
-        )
-    outcome = Outcome(model=home / folder.MODEL)
     if settings.mode in TRAINS:
         with workers.together():
             model = _train(kind, settings, data, workers, say, outcome)
-    elif outcome.model.is_file():
-        model = kind.load_model(str(outcome.model))
     else:
-        raise ValueError(
-            f"model_dir '{home}': expected the {folder.MODEL} of a finished training, got none; "
-            "train it first"
-        )
+        model = _load(kind, outcome.model)
     if not workers.chief:
         return None
     _conclude(model, settings, data, say, outcome)
     return outcome
+
+
+def _check_files(settings: Settings, model: pathlib.Path) -> None:
+    """What must be there before anything is done."""
+    if settings.export:
+        exporting.check_possible()
+    if settings.mode not in TRAINS and not model.is_file():
+        raise ValueError(
+            f"model_dir '{model.parent}': expected the {model.name} of a finished training, "
+            "got none; train it first"
+        )
+    if settings.export and settings.mode == "eval" and not pathlib.Path(settings.export).is_file():
+        raise ValueError(
+            f"export: expected the file '{settings.export}', got none; write it by --mode=export"
+        )
+
+
+def _load(kind: Kind, path: pathlib.Path) -> Any:
+    """A saved model.
+
+    Raises:
+        ValueError: the file is damaged, or of the other Keras.
+    """
+    try:
+        return kind.load_model(str(path))
+    except Exception as error:  # Keras raises whatever the file leads it to
+        problem = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"model '{path}': cannot be loaded ({problem})") from error
 
 
 def _train(kind, settings, data, workers, say, outcome: Outcome) -> Any:

@@ -158,7 +158,10 @@ class Trainer:
     def _finish_float(self, model: Any, arrays: Arrays) -> None:
         """Measure the float model, and save it for other runs to start from."""
         restore(model.variables, MODEL, arrays, "the best epoch")
-        found = model.evaluate(self._evaluation(self.data.test), return_dict=True, verbose=0)
+        test = self._in_order(self.data.test)
+        found = model.evaluate(
+            self.workers.evaluation(test), steps=test.steps, return_dict=True, verbose=0
+        )
         self.place.float_accuracy = float(found["accuracy"])
         if self.workers.chief:
             plain = build(self.kind, self.settings, self.data, FLOAT)
@@ -208,10 +211,10 @@ class Trainer:
             steps_per_epoch=end - place.step,
             initial_epoch=epoch,
             epochs=phase.epochs,
-            validation_data=self._validation(),
+            **self._validation(),
             shuffle=False,  # the order is that of the batches
             verbose=0,
-            callbacks=self._callbacks(phase, (before, place.means, save, due), end),
+            callbacks=self._callbacks(phase, (phase.name, before, place.means, save, due), end),
         ).history
         place.done, place.means = end - place.first, {}
         logs = {name: float(values[-1]) for name, values in history.items()}
@@ -234,13 +237,19 @@ class Trainer:
             found.append(ours.Progress())
         return found
 
-    def _evaluation(self, source: Any) -> Any:
-        """What `model.evaluate` takes."""
+    def _in_order(self, source: Any) -> EvaluationBatches:
         size, parts = self.settings.eval_batch_size, self.workers.replicas
-        return self.workers.evaluation(EvaluationBatches(source, -(-size // parts) * parts, parts))
+        return EvaluationBatches(source, -(-size // parts) * parts, parts)
 
-    def _validation(self) -> Any:
-        return None if self.data.validation is None else self._evaluation(self.data.validation)
+    def _validation(self) -> dict[str, Any]:
+        """What `model.fit` takes. Keras does not know how long data for several replicas are."""
+        if self.data.validation is None:
+            return {}
+        batches = self._in_order(self.data.validation)
+        return {
+            "validation_data": self.workers.evaluation(batches),
+            "validation_steps": batches.steps,
+        }
 
     def _judge(self, logs: dict[str, float], model: Any, best: Arrays) -> Arrays:
         """Keep the values of the best epoch, and end the phase if there was none for long."""
@@ -249,7 +258,10 @@ class Trainer:
             return best
         loss = logs["val_loss"]
         if not math.isfinite(loss):
-            raise watching.DivergedError(f"expected a finite validation loss, got {loss}")
+            raise watching.DivergedError(
+                f"{place.phase}: expected a finite validation loss, got {loss}; "
+                "try a smaller learning rate"
+            )
         if place.best is None or loss < place.best:
             place.best, place.waited = loss, 0
             return values_of(model.variables, f"{BEST}/{MODEL}")

@@ -26,6 +26,7 @@ class Broken:
     Means over the epoch are those of its parts, weighted by their steps. Put it first.
 
     Args:
+        phase: name of the phase, for errors.
         done: steps of the epoch that were done before.
         means: of the logs over these steps.
         save: called where `due` with the model, the steps done in this epoch and the means.
@@ -34,13 +35,14 @@ class Broken:
 
     def __init__(
         self,
+        phase: str,
         done: int,
         means: Mapping[str, float],
         save: Callable[[Any, int, Logs], None],
         due: Callable[[int], bool],
     ):
         super().__init__()
-        self._before, self._means = done, dict(means)
+        self._phase, self._before, self._means = phase, done, dict(means)
         self._save, self._due, self._done = save, due, done
 
     def on_train_batch_end(self, batch, logs=None):
@@ -59,7 +61,10 @@ class Broken:
         new = self._done - self._before
         means = {name: float(value) for name, value in logs.items()}
         if bad := [name for name, value in means.items() if not math.isfinite(value)]:
-            raise DivergedError(f"expected a finite {bad[0]}, got {means[bad[0]]}")
+            raise DivergedError(
+                f"{self._phase}: expected a finite {bad[0]}, got {means[bad[0]]}; "
+                "try a smaller learning rate"
+            )
         if not self._before:
             return means
         return {n: (self._means[n] * self._before + v * new) / self._done for n, v in means.items()}

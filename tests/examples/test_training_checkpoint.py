@@ -201,7 +201,7 @@ def test_values_are_copies():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.pop("model/m/b/bias"), "here: expected the variable 'model/m/b/bias', got no v"),
+        (lambda v: v.pop("model/m/b/bias"), "expected the variable 'model/m/b/bias', got no v"),
         (lambda v: v.update({"model/d": np.zeros(1)}), "'model/d', got a value, but no such var"),
         (lambda v: v.update({"model/m/a/bias": np.zeros(4, np.float32)}),
          r"'model/m/a/bias' to be float32\[3\], got float32\[4\]"),
