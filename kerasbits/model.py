@@ -135,10 +135,9 @@ def _models(layer):
 
 def _check_model(model) -> None:
     if not isinstance(model, keras.Model):
-        raise ValueError(
-            f"quantize_model: expected a Keras 3 model, got {type(model).__module__}."
-            f"{type(model).__name__}"
-        )
+        kind = f"{type(model).__module__}.{type(model).__name__}"
+        remedy = "; use kerasbits.tfmot.quantize_model" if kind.startswith("tf_keras.") else ""
+        raise ValueError(f"quantize_model: expected a Keras 3 model, got {kind}{remedy}")
     if not model.built:
         raise ValueError(
             f"model '{model.name}': expected a built model, got one without weights; "

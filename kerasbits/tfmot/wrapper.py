@@ -102,8 +102,21 @@ class KerasbitsQuantizeWrapper(tfmot.quantization.keras.QuantizeWrapperV2):
         self.add_loss(host.penalty)
 
     def site_of(self, host: KerasbitsQuantizer) -> Site:
-        """Where a quantizer that is being built will work."""
+        """Where the quantizer works that is being built."""
         return self._site_to_build
+
+    def __call__(self, inputs, *args, **kwargs):
+        """The layer's output.
+
+        Raises:
+            ValueError: a symbolic tensor of Keras 3.
+        """
+        if isinstance(inputs, keras.KerasTensor):
+            raise ValueError(
+                f"layer '{self.name}': expected a tensor of tf_keras, got one of Keras 3; "
+                "kerasbits.layers are for Keras 3 models"
+            )
+        return super().__call__(inputs, *args, **kwargs)
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None, **kwargs):
