@@ -37,6 +37,20 @@ class QuantizedLayer:
         self.input_quantizer = quantizers.get(input_quantizer)
         self.quantizer_rate = checked_rate(quantizer_rate, f"layer '{self.name}'")
 
+    def __call__(self, *args, **kwargs):
+        """The layer's output.
+
+        Raises:
+            ValueError: a symbolic tensor of tf_keras, which would lose the layer's weights.
+        """
+        for given in args:
+            if type(given).__module__.partition(".")[0] == "tf_keras":
+                raise ValueError(
+                    f"layer '{self.name}': expected a tensor of Keras 3, got one of tf_keras "
+                    "(Keras 2); kerasbits.tfmot is for tf_keras models"
+                )
+        return super().__call__(*args, **kwargs)
+
     @classmethod
     def accepts(cls, plain: keras.layers.Layer) -> bool:
         """Whether the plain layer `plain` has this quantized form.
