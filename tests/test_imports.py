@@ -120,9 +120,14 @@ def test_kerasbits_is_light_and_needs_no_exporter():
 def test_the_exporter_knows_no_method():
     allowed = ("packed", "geometry", "sites", "lifecycle", "quantizers.base", "bops")
     for path in sources("tflite_export"):
+        assert not [name for name in imports(path) if is_below(name, "tflite_export.convert")], path
         for name in imports(path):
             if path.name == "loading.py" and is_below(name, "kerasbits.tfmot"):
                 assert name not in imports(path, top_level_only=True), "only for tf_keras models"
+            elif (path.name, name) == ("convert.py", "kerasbits"):
+                # A program: it quantizes float models by the public functions, as users would.
+                used = {name for name in attributes(path) if name.startswith("kb.")}
+                assert used == {"kb.quantize_model", "kb.Uniform", "kb.calibrate", "kb.freeze"}
             elif is_below(name, "kerasbits"):
                 assert is_below(name, *(f"kerasbits.{a}" for a in allowed)), f"{path}: {name}"
 

@@ -67,7 +67,7 @@ def _help(values: flags.FlagValues) -> str:
         takes = "" if flag.boolean else f"={_meaning(flag)}"
         switch = "[no]" if flag.boolean and flag.default else ""
         text = flag.help.partition(">: ")[2] or flag.help  # absl puts the choices in front
-        default = f" Default: {flag.default}." if isinstance(flag.default, str) else ""
+        default = f" Default: {flag.default}." if takes and flag.default is not None else ""
         body = textwrap.fill(text + default, 90, initial_indent=" " * 6, subsequent_indent=" " * 6)
         lines.append(f"\n  --{switch}{name}{takes}\n{body}")
     return "".join(lines)
@@ -75,7 +75,8 @@ def _help(values: flags.FlagValues) -> str:
 
 def _meaning(flag: flags.Flag) -> str:
     choices = getattr(flag.parser, "enum_values", None)
-    return "|".join(choices) if choices else "FILE"
+    number = isinstance(flag.parser, flags.IntegerParser)
+    return "|".join(choices) if choices else "NUMBER" if number else "FILE"
 
 
 def _fail(message: str, status: int) -> int:

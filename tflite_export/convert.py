@@ -8,17 +8,27 @@ import keras
 import numpy as np
 from absl import flags
 
-from kerasbits import lifecycle
+import kerasbits as kb
+from kerasbits import sites
+from kerasbits.packed import MAX_CODE_BITS
 from tflite_export.command_line import UsageError, run
 from tflite_export.exporter import ACTIVATIONS, NARROWEST, PROFILES, export
 from tflite_export.loading import load
+from tflite_export.samples import given_inputs
 
 USAGE = """\
 python -m tflite_export.convert --model=m.keras --output=m.tflite
 
 Exports a quantized model that was saved with model.save(), by Keras 3 or by tf_keras, checks that
 the file computes what the model computes, and prints the layers in it. The output is a TFLite file
-if its name ends in .tflite, or a file for the kerasbits C runtime if it ends in .kbits."""
+if its name ends in .tflite, or a file for the kerasbits C runtime if it ends in .kbits.
+
+A float model is quantized first, without training, if there are inputs to set its ranges by:
+
+python -m tflite_export.convert --model=float.keras --calibrate=x.npy --output=m.tflite"""
+
+REMEDIES = {"kerasbits.freeze": "--freeze", "kerasbits.quantize_model": "--calibrate=FILE"}
+"""Flags that do what an error of `export` recommends."""
 
 
 def main(argv: list[str]) -> int:
@@ -62,9 +72,26 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "sample",
         None,
-        "Inputs to check with: .npy, or .npz with an array for each input, by name or in order.",
+        "Inputs to check with: .npy, or .npz with an array for each input, by name or in order. "
+        "They also set ranges with --activations=int8.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "calibrate",
+        None,
+        "Quantize a float model without training. The file holds inputs like those of the training "
+        "to set ranges by, a hundred or more, and stands in for --sample.",
+        flag_values=values,
+    )
+    for name, what in (("bits", "kernels"), ("input_bits", "inputs of their layers")):
+        flags.DEFINE_integer(
+            name,
+            8,
+            f"Bits of the {what}, with --calibrate.",
+            lower_bound=2,
+            upper_bound=MAX_CODE_BITS,
+            flag_values=values,
+        )
     flags.DEFINE_bool("verify", True, "Compare the file with the model.", flag_values=values)
     flags.DEFINE_bool("freeze", False, "Freeze the bits of the model first.", flag_values=values)
 
@@ -75,47 +102,90 @@ def _work(values: flags.FlagValues, rest: list[str]) -> None:
     for name in ("model", "output"):
         if not values[name].value:
             raise UsageError(f"expected --{name}=FILE, got none")
+    for name in ("bits", "input_bits"):
+        if values[name].present and not values.calibrate:
+            raise UsageError(f"--{name}: expected --calibrate=FILE with it, got none")
     print(f"loading {values.model}", flush=True)
     model = load(values.model)
-    sample = None if values.sample is None else load_sample(values.sample, model)
-    if values.freeze:
-        lifecycle.freeze(model)
+    data = {
+        name: None if values[name].value is None else load_inputs(name, values[name].value, model)
+        for name in ("sample", "calibrate")
+    }
+    if values.calibrate:
+        model = quantize(model, data["calibrate"], values.bits, values.input_bits)
+    elif values.freeze:
+        kb.freeze(model)
     print(f"writing {values.output}", flush=True)
     try:
         result = export(
             model,
             values.output,
             profile=values.profile,
-            sample=sample,
+            sample=data["sample"] or data["calibrate"],
             verify=values.verify,
             activations=values.activations,
             narrowest=int(values.narrowest),
         )
     except ValueError as error:
-        if "kerasbits.freeze" in str(error):
-            raise ValueError(f"{error}, or use --freeze") from None
+        for remedy, flag in REMEDIES.items():
+            if remedy in str(error) and not values.calibrate:
+                raise ValueError(f"{error}, or use {flag}") from None
         raise
     print(result)
 
 
-def load_sample(path: str, model: keras.Model) -> list[np.ndarray]:
-    """The arrays of a .npy or .npz file in the order of the model's inputs.
+def quantize(model: keras.Model, data: list[np.ndarray], bits: int, input_bits: int) -> keras.Model:
+    """A frozen copy of a float model, whose evenly spaced grids span the weights and the data.
+
+    Each output channel of a kernel has a scale of its own, which costs little and matters most
+    where nothing is trained.
+
+    Args:
+        model: the float model, which is not changed.
+        data: an array for each input, like those that the model was trained on.
+        bits: bits a weight, 2 to 16.
+        input_bits: bits of the inputs of the same layers, 2 to 16.
 
     Raises:
-        ValueError: no such file, or not one array for each input.
+        ValueError: the model has quantized layers already, or none that can be.
     """
+    place = next(sites.places(model), None)
+    if place is not None:
+        raise ValueError(
+            f"calibrate: expected a float model, got one with quantized layers ('{place.path}')"
+        )
+    kernel = kb.Uniform(bits, granularity="channel")
+    q = kb.quantize_model(model, kernel, inputs=kb.Uniform(input_bits))
+    kb.calibrate(q, data[0] if len(data) == 1 else keras.tree.pack_sequence_as(q.input, data))
+    kb.freeze(q)
+    return q
+
+
+def load_inputs(name: str, path: str, model: keras.Model) -> list[np.ndarray]:
+    """The arrays of a .npy or .npz file in the order and the types of the model's inputs.
+
+    Args:
+        name: what errors call the file.
+        path: an array, or one for each input, by name or in order.
+        model: says what inputs there are.
+
+    Raises:
+        ValueError: no such file, or not one array for each input that fits it.
+    """
+    name = f"{name} '{path}'"
     try:
         loaded = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"sample '{path}': expected a .npy or .npz file ({error})") from None
+        raise ValueError(f"{name}: expected a .npy or .npz file ({error})") from None
     if isinstance(loaded, np.ndarray):
-        return [loaded]
+        return given_inputs(model, loaded, name)
     with loaded:
-        arrays = {name: loaded[name] for name in loaded.files}
+        arrays = {key: loaded[key] for key in loaded.files}
     names = [tensor.name for tensor in keras.tree.flatten(model.inputs)]
     if len(arrays) != len(names):
-        raise ValueError(f"sample '{path}': expected arrays for {names}, got {list(arrays)}")
-    return [arrays[n] for n in names] if set(names) == set(arrays) else list(arrays.values())
+        raise ValueError(f"{name}: expected arrays for {names}, got {list(arrays)}")
+    ordered = [arrays[n] for n in names] if set(names) == set(arrays) else list(arrays.values())
+    return given_inputs(model, ordered, name)
 
 
 if __name__ == "__main__":

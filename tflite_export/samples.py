@@ -11,11 +11,12 @@ FREE_AXIS = 32
 """Elements of a random input along an axis that the model leaves open."""
 
 
-def given_inputs(model: keras.Model, sample) -> list[np.ndarray]:
+def given_inputs(model: keras.Model, sample, name: str = "sample") -> list[np.ndarray]:
     """A sample as one array for each input of the model, in the inputs' types.
 
     Args:
         sample: an array, or a list (tuple, dictionary) of them in the structure of the inputs.
+        name: what errors call it.
 
     Raises:
         ValueError: if they do not fit the inputs, or have NaN or inf in them.
@@ -28,21 +29,21 @@ def given_inputs(model: keras.Model, sample) -> list[np.ndarray]:
     except (TypeError, ValueError):
         numbers = False
     if not numbers:
-        raise ValueError(f"sample: expected arrays of numbers, got {type(sample)}")
+        raise ValueError(f"{name}: expected arrays of numbers, got {type(sample)}")
     if len(arrays) != len(wanted):
-        raise ValueError(f"sample: expected {len(wanted)} inputs, got {len(arrays)}")
+        raise ValueError(f"{name}: expected {len(wanted)} inputs, got {len(arrays)}")
     for a, tensor in zip(arrays, wanted, strict=True):
-        _check_shape(a, tensor)
+        _check_shape(a, tensor, name)
         if not np.isfinite(a).all():
-            raise ValueError("sample: expected finite sample inputs, got NaN or inf")
+            raise ValueError(f"{name}: expected finite sample inputs, got NaN or inf")
     if len({len(a) for a in arrays}) > 1:
         raise ValueError(
-            f"sample: expected as many samples of each input, got {[len(a) for a in arrays]}"
+            f"{name}: expected as many samples of each input, got {[len(a) for a in arrays]}"
         )
     return [a.astype(t.dtype) for a, t in zip(arrays, wanted, strict=True)]
 
 
-def _check_shape(a: np.ndarray, tensor) -> None:
+def _check_shape(a: np.ndarray, tensor, name: str) -> None:
     shape = tuple(tensor.shape[1:])
     fits = a.ndim == len(shape) + 1 and all(
         n in (None, m) for n, m in zip(shape, a.shape[1:], strict=True)
@@ -50,7 +51,7 @@ def _check_shape(a: np.ndarray, tensor) -> None:
     if not fits or not len(a):
         axes = ", ".join("any" if n is None else str(n) for n in shape)
         raise ValueError(
-            f"sample, input '{tensor.name}': expected shape (samples, {axes}), got {a.shape}"
+            f"{name}, input '{tensor.name}': expected shape (samples, {axes}), got {a.shape}"
         )
 
 

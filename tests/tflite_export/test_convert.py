@@ -117,6 +117,106 @@ def test_bits_that_still_move(unfrozen, tmp_path, capsys):
     assert {w for la in read_contents(tmp_path / "m.tflite").layers for w in la.widths} == {5}
 
 
+@pytest.fixture(scope="module")
+def floating(tmp_path_factory):
+    """A float model as it is loaded, its .keras file, and a file of inputs."""
+    path = tmp_path_factory.mktemp("convert") / "float.keras"
+    network().save(path)
+    np.save(path.with_name("x.npy"), images(40))
+    return keras.models.load_model(path), path, path.with_name("x.npy")
+
+
+@pytest.mark.parametrize(
+    ("bits", "flags", "options"),
+    [
+        ((8, 8), {}, {}),
+        ((3, 5), {"bits": 3, "input_bits": 5}, {}),
+        ((8, 8), *[{"profile": "stock", "activations": "int8"}] * 2),
+    ],
+)
+def test_a_float_model_is_quantized_without_training(
+    floating, tmp_path, capsys, bits, flags, options
+):
+    model, path, x = floating
+    output = tmp_path / "m.tflite"
+    status, out, err = convert(capsys, model=path, output=output, calibrate=x, **flags)
+    assert (status, err) == (0, "")
+    assert "verified to" in out
+    q = kb.quantize_model(model, kb.Uniform(bits[0], granularity="channel"), kb.Uniform(bits[1]))
+    kb.calibrate(q, images(40))
+    kb.freeze(q)
+    again = tmp_path / "again.tflite"
+    export(q, again, sample=images(40), verify=False, **options)
+    assert output.read_bytes() == again.read_bytes()
+
+
+def test_the_sample_goes_before_the_data_of_the_ranges(floating, tmp_path, capsys):
+    """Ranges of tensors between int8 layers come from it."""
+    _, path, x = floating
+    np.save(tmp_path / "far.npy", 9 * images(4))
+    flags = {"model": path, "calibrate": x, "profile": "stock", "activations": "int8"}
+    for name, more in (("a.tflite", {}), ("b.tflite", {"sample": tmp_path / "far.npy"})):
+        assert convert(capsys, **flags, **more, output=tmp_path / name)[0] == 0
+    assert (tmp_path / "a.tflite").read_bytes() != (tmp_path / "b.tflite").read_bytes()
+
+
+@pytest.mark.filterwarnings("error:The structure of `inputs`")
+@pytest.mark.parametrize("as_dictionary", [False, True])
+def test_ranges_of_several_inputs_go_by_name(tmp_path, capsys, as_dictionary):
+    """The larger values of `right` reach the input that they are of."""
+    inputs = {name: keras.Input((3,), name=name) for name in ("left", "right")}
+    parts = [keras.layers.Dense(2, name=f"of_{name}")(x) for name, x in inputs.items()]
+    given = inputs if as_dictionary else list(inputs.values())
+    keras.Model(given, keras.layers.Add()(parts)).save(tmp_path / "m.keras")
+    data = {"right": 100 * np.ones((4, 3), np.float32), "left": np.ones((4, 3), np.float32)}
+    np.savez(tmp_path / "x.npz", **data)
+    flags = {"model": tmp_path / "m.keras", "output": tmp_path / "m.tflite"}
+    status, _, err = convert(capsys, **flags, calibrate=tmp_path / "x.npz")
+    assert (status, err) == (0, "")
+    layers = {layer.name: layer for layer in read_contents(tmp_path / "m.tflite").layers}
+    assert "100" in layers["of_right"].grid
+    assert "100" not in layers["of_left"].grid
+
+
+def test_a_float_model_is_told_what_to_do(floating, tmp_path, capsys):
+    status, _, err = convert(capsys, model=floating[1], output=tmp_path / "m.tflite")
+    assert status == 1
+    assert err.count("\n") == 1
+    assert err.startswith("convert: model 'network': expected at least one quantized layer")
+    assert err.endswith("see kerasbits.quantize_model, or use --calibrate=FILE\n")
+
+
+def test_errors_of_calibration_are_one_clear_line(saved, floating, tmp_path, capsys):
+    _, path, x = floating
+    np.save(tmp_path / "narrow.npy", np.ones((2, 3), np.float32))
+    np.save(tmp_path / "none.npy", np.ones((0, *SHAPE), np.float32))
+    np.save(tmp_path / "nan.npy", np.full((1, *SHAPE), np.nan, np.float32))
+    bare = keras.Sequential([keras.Input((3,)), keras.layers.ReLU()], name="bare")
+    bare.save(tmp_path / "bare.keras")
+    good = {"model": path, "calibrate": x}
+    cases = [
+        ({"model": path, "bits": 4}, 2, "--bits: expected --calibrate=FILE with it, got none"),
+        ({"model": path, "input_bits": 8}, 2, "--input_bits: expected --calibrate=FILE"),
+        ({**good, "bits": 1}, 2, "2, 16"),
+        ({**good, "input_bits": 17}, 2, "2, 16"),
+        ({**good, "bits": "few"}, 2, "invalid literal"),
+        ({**good, "calibrate": "none.npy"}, 1, "calibrate 'none.npy': expected a .npy or .npz"),
+        ({**good, "calibrate": tmp_path / "narrow.npy"}, 1, "narrow.npy', input '"),
+        ({**good, "calibrate": tmp_path / "none.npy"}, 1, "expected shape (samples, 9, 9, 3)"),
+        ({**good, "calibrate": tmp_path / "nan.npy"}, 1, "nan.npy': expected finite"),
+        ({**good, "model": saved[1]}, 1, "expected a float model, got one with quantized layers"),
+        ({"model": tmp_path / "bare.keras", "calibrate": tmp_path / "narrow.npy"}, 1,
+         "expected at least one"),
+    ]  # fmt: skip
+    for flags, expected, text in cases:
+        status, _, err = convert(capsys, output=tmp_path / "m.tflite", **flags)
+        assert status == expected, (flags, err)
+        assert err.startswith("convert: "), flags
+        assert err.count("\n") == 1, flags
+        assert text in err, (flags, err)
+    assert not (tmp_path / "m.tflite").exists()
+
+
 def bad_arguments(saved, folder):
     model, output = {"model": saved[1]}, {"output": folder / "m.tflite"}
     (folder / "broken.keras").write_bytes(b"hello")
@@ -155,8 +255,10 @@ def test_errors_are_one_clear_line(saved, tmp_path, capsys):
 def test_help_names_every_flag(capsys):
     status, out, _ = convert(capsys, help=True)
     assert status == 0
-    for flag in ("activations=float|int8", "freeze", "model=FILE", "narrowest=2|4|8",
-                 "output=FILE", "sample=FILE", "profile=packed|stock", "[no]verify"):  # fmt: skip
+    assert "--calibrate. Default: 8." in out
+    for flag in ("activations=float|int8", "bits=NUMBER", "calibrate=FILE", "freeze",
+                 "input_bits=NUMBER", "model=FILE", "narrowest=2|4|8", "output=FILE",
+                 "profile=packed|stock", "sample=FILE", "[no]verify"):  # fmt: skip
         assert f"\n  --{flag}\n" in out, flag
 
 
