@@ -39,7 +39,7 @@ def load(path: str) -> keras.Model:
         path: a .keras or .h5 file, or the folder of a SavedModel of tf_keras.
 
     Raises:
-        ValueError: no such file, or one that Keras cannot load.
+        ValueError: no such file, one that Keras cannot load, or a tf_keras model without a twin.
     """
     found = pathlib.Path(path)
     folder = (found / "saved_model.pb").is_file()
@@ -49,18 +49,19 @@ def load(path: str) -> keras.Model:
             "file"
         )
     try:
-        if folder or keras_version(found).startswith("2."):
-            return in_keras3(_load_of_tf_keras(path))
-        return keras.models.load_model(path, compile=False)
+        of_tf_keras = folder or keras_version(found).startswith("2.")
+        loader = _load_of_tf_keras if of_tf_keras else keras.models.load_model
+        model = loader(path, compile=False)
     except Exception as error:  # Keras raises whatever the file leads it to
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"model '{path}': Keras cannot load it: {lines[0]}") from error
+    return in_keras3(model)
 
 
-def _load_of_tf_keras(path: str) -> Any:
+def _load_of_tf_keras(path: str, compile: bool) -> Any:
     from kerasbits.tfmot import load_model
 
-    return load_model(path, compile=False)
+    return load_model(path, compile=compile)
 
 
 def keras_version(path: pathlib.Path) -> str:

@@ -143,7 +143,8 @@ def steps(layer, input_shape: tuple[int | None, ...]) -> tuple[Step, ...]:
     found = []
     for attribute, part in zip(form.kernels, parts, strict=True):
         sites = part.sites(input_shape, tuple(getattr(layer, attribute).shape))
-        found.append(Step(part.name, type(part).__name__, attribute, sites))
+        name = layer.name if part is twin else part.name
+        found.append(Step(name, type(part).__name__, attribute, sites))
         input_shape = part.compute_output_shape(input_shape)
     return tuple(found)
 
@@ -154,6 +155,7 @@ def _twin(layer, form: Form) -> keras.layers.Layer:
     config, known = layer.get_config(), inspect.signature(plain.__init__).parameters
     settings = {name: config[name] for name in GEOMETRY if name in known and name in config}
     try:
-        return form.quantized(**settings, name=layer.name)
+        # Keras 3 has no names with a slash.
+        return form.quantized(**settings, name=layer.name.replace("/", "_"))
     except ValueError as error:
         raise ValueError(f"layer '{layer.name}': {error}") from None

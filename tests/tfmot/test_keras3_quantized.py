@@ -108,3 +108,17 @@ def test_the_twin_of_an_applied_model():
     kb.calibrate(q, [data()])
     twin = tfmot.to_keras3(q, sample=data(3))
     np.testing.assert_allclose(twin(data(3)), q(data(3)), rtol=1e-5, atol=1e-6)
+
+
+def test_names_with_a_slash():
+    """As in some applications of tf_keras; in Keras 3 it would separate paths."""
+    inputs = L.Input((4, 4, 2), name="x")
+    x = L.SeparableConv2D(3, 2, name="block/separable")(L.Conv2D(2, 2, name="block/conv")(inputs))
+    q = tfmot.quantize_model(tf_keras.Model(inputs, x), "apot", "uniform")
+    assert next(sites.places(q, "kernel")).path == "block/conv"
+    twin = tfmot.to_keras3(q)
+    ours, theirs = (kb.report(m).to_dict()["rows"] for m in (twin, q))
+    assert [row["name"] for row in ours] == [
+        "block_conv", "block_separable/depthwise", "block_separable/pointwise",
+    ]  # fmt: skip
+    assert [{**row, "name": ""} for row in ours] == [{**row, "name": ""} for row in theirs]
