@@ -9,6 +9,9 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).parents[1]
+SECONDS = 600
+"""For a machine that has much else to do."""
+
 ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -27,7 +30,7 @@ class Running:
             stdout=self.files[0], stderr=self.files[1],
         )  # fmt: skip
 
-    def end(self, seconds=240):
+    def end(self, seconds=SECONDS):
         """Wait for the end, however it comes: status, output, errors."""
         try:
             status = self.process.wait(seconds)
@@ -40,7 +43,7 @@ class Running:
             file.close()
         return status, *texts
 
-    def finish(self, seconds=240):
+    def finish(self, seconds=SECONDS):
         """Wait for a good end; what was printed."""
         status, out, errors = self.end(seconds)
         assert status == 0, errors[-3000:]

@@ -28,6 +28,7 @@ import kerasbits as kb  # noqa: E402
 from kerasbits import sites  # noqa: E402
 
 STEPS, EPOCHS, BATCH = 4, 2, 16
+IN_GRAPHS = "bitpruning"
 QUANTIZERS = {
     "bitpruning": (kb.BitPruning(strength=0.5), kb.BitPruning(bits=6)),
     "least_squares_binary": (
@@ -55,6 +56,11 @@ def network(layers, keras_module):
 
 def train(workers, kind, method, batches, evaluation):
     """Learn, freeze, tune; the results."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Tracing takes longer than these few steps; one method shows that graphs work.
+        tf.config.run_functions_eagerly(method != IN_GRAPHS)
     with workers.scope():
         model = kind.quantize_model(network(kind.keras.layers, kind.keras), *QUANTIZERS[method])
         seeds(model)
