@@ -15,7 +15,30 @@ from kerasbits import lifecycle, sites
 from kerasbits.report import report
 
 
-class AdjustingBits:
+class OfOneKeras:
+    """Refuses models of the other Keras, whose messages would not say what is wrong."""
+
+    def set_model(self, model):
+        """Take the model to work on.
+
+        Raises:
+            ValueError: a tf_keras model for a Keras 3 callback, or the reverse.
+        """
+        if _is_of_tf_keras(model) != _is_of_tf_keras(self):
+            found = ("tf_keras", "Keras 3") if _is_of_tf_keras(model) else ("Keras 3", "tf_keras")
+            name, where = type(self).__name__, ("tfmot." if found[0] == "tf_keras" else "")
+            raise ValueError(
+                f"{name}: expected a model of {found[1]}, got one of {found[0]}; "
+                f"use kerasbits.{where}callbacks.{name}"
+            )
+        super().set_model(model)
+
+
+def _is_of_tf_keras(thing) -> bool:
+    return any(kind.__module__.partition(".")[0] == "tf_keras" for kind in type(thing).__mro__)
+
+
+class AdjustingBits(OfOneKeras):
     """What `kerasbits.callbacks.AdjustBits` does."""
 
     def __init__(self, every: int = 1):
@@ -25,7 +48,12 @@ class AdjustingBits:
         self.every = every
 
     def on_train_begin(self, logs=None):
-        """Make the losses know the whole network."""
+        """Make the losses know the whole network.
+
+        Raises:
+            ValueError: a model without quantizers.
+        """
+        sites.check_quantized(self.model, "AdjustBits")
         sites.set_shares(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -38,7 +66,7 @@ class AdjustingBits:
         lifecycle.adjust(self.model)
 
 
-class FreezingBits:
+class FreezingBits(OfOneKeras):
     """What `kerasbits.callbacks.FreezeBits` does."""
 
     def __init__(self, epoch: int):
@@ -48,7 +76,12 @@ class FreezingBits:
         self.epoch = epoch
 
     def on_train_begin(self, logs=None):
-        """Make the losses know the whole network."""
+        """Make the losses know the whole network.
+
+        Raises:
+            ValueError: a model without quantizers.
+        """
+        sites.check_quantized(self.model, "FreezeBits")
         sites.set_shares(self.model)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -57,7 +90,7 @@ class FreezingBits:
             lifecycle.freeze(self.model)
 
 
-class LoggingBits:
+class LoggingBits(OfOneKeras):
     """What `kerasbits.callbacks.LogBits` does."""
 
     def on_train_begin(self, logs=None):
@@ -77,7 +110,7 @@ class LoggingBits:
                 logs[f"bits/{row.name}"] = row.bits
 
 
-class ShowingProgress:
+class ShowingProgress(OfOneKeras):
     """What `kerasbits.callbacks.Progress` does."""
 
     def on_train_begin(self, logs=None):

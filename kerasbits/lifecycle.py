@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import warnings
 
 import numpy as np
+from keras import ops
 
 from kerasbits import sites
+from kerasbits.packed import MAX_CODE_BITS
+from kerasbits.quantizers.base import Updates
 from kerasbits.sites import Place
-from kerasbits.slots import forget
+from kerasbits.slots import forget, optimizers_of
 
 
 def calibrate(model, data, steps: int | None = None, batch_size: int = 128) -> None:
@@ -26,11 +29,13 @@ def calibrate(model, data, steps: int | None = None, batch_size: int = 128) -> N
         batch_size: for arrays.
 
     Raises:
-        ValueError: no batch came, or a batch holds NaN or infinity. The ranges are then as before.
+        ValueError: a model without quantizers; no batch came, or a batch holds NaN or infinity.
+            The ranges are then as before.
     """
-    _check_arguments(model, data, steps, batch_size)
+    _check_arguments(data, steps, batch_size)
+    given = [p for p in sites.required_places(model, "calibrate") if p.role == "input"]
     sites.set_shares(model)
-    found = [p for p in sites.places(model, "input") if p.quantizer.observed(p.host.site)]
+    found = [p for p in given if p.quantizer.observed(p.host.site)]
     before = [place.host.state() for place in found]
     for place in found:
         place.host.reset(names=place.quantizer.observed(place.host.site))
@@ -55,39 +60,87 @@ def calibrate(model, data, steps: int | None = None, batch_size: int = 128) -> N
             place.host.observing = False
 
 
-def adjust(model) -> None:
+def adjust(model, optimizer=None) -> None:
     """Drop what became empty between epochs (BSQ: empty bit planes), exactly.
 
     The optimizer's memory of variables that were rewritten is set to zero, because it refers
     to values that are no longer there. Nothing is changed unless every quantizer can adjust.
 
+    Args:
+        model: with quantizers.
+        optimizer: that trains the model in a loop of your own, or a list of several; None means
+            the one that the model is compiled with.
+
     Raises:
-        ValueError: NaN or infinity in the state of a quantizer, naming the layer.
+        ValueError: a model without quantizers; NaN or infinity in the state of one, naming the
+            layer.
     """
-    _update(model, lambda p: p.quantizer.adjust(sites.finite_state(p.host), p.host.site))
+    found = sites.required_places(model, "adjust")
+    optimizers = optimizers_of(model, optimizer, "adjust")
+    updates = [p.quantizer.adjust(sites.finite_state(p.host), p.host.site) for p in found]
+    _assign(model, optimizers, found, updates)
 
 
-def freeze(model) -> None:
+def freeze(model, optimizer=None) -> None:
     """Make the bits of every quantizer whole and final, and silence its loss. Idempotent.
 
     Weights and ranges can be trained on. Nothing is changed unless every quantizer can freeze.
+    The optimizer's memory of variables that were rewritten is set to zero.
+
+    Args:
+        model: with quantizers.
+        optimizer: that trains the model in a loop of your own, or a list of several; None means
+            the one that the model is compiled with.
 
     Raises:
-        ValueError: NaN or infinity in the state of a quantizer, naming the layer.
+        ValueError: a model without quantizers; NaN or infinity in the state of one, naming the
+            layer.
+
+    Warns:
+        UserWarning: kernels that are wider than `packed.MAX_CODE_BITS` now, so that files store
+            them as floats.
     """
-    _update(model, lambda p: p.quantizer.freeze(sites.finite_state(p.host), p.host.site))
+    found = sites.required_places(model, "freeze")
+    optimizers = optimizers_of(model, optimizer, "freeze")
+    updates = [p.quantizer.freeze(sites.finite_state(p.host), p.host.site) for p in found]
+    changing = [p for p, new in zip(found, updates, strict=True) if _changes(p, new)]
+    _assign(model, optimizers, found, updates)
+    _warn_of_floats(changing, sum(p.role == "kernel" for p in found))
 
 
-def _update(model, compute: Callable[[Place], dict]) -> None:
-    """Compute all updates first, so that an error leaves the model as it was; then assign."""
-    pending = [(place, compute(place)) for place in sites.places(model)]
-    for place, updates in pending:
-        forget(model, [v for v in place.host.assign(updates) if v.trainable])
+def _assign(model, optimizers: list, found: list[Place], updates: list[Updates]) -> None:
+    """All updates were computed before, so that an error leaves the model as it was."""
+    for place, new in zip(found, updates, strict=True):
+        written = [v for v in place.host.assign(new) if v.trainable]
+        for optimizer in optimizers:
+            forget(model, optimizer, written)
 
 
-def _check_arguments(model, data, steps, batch_size) -> None:
-    if not hasattr(model, "trainable_weights"):
-        raise ValueError(f"calibrate: expected a model, got {type(model).__name__}")
+def _changes(place: Place, updates: Updates) -> bool:
+    state = place.host.state()
+    return any(not np.array_equal(state[name], value) for name, value in updates.items())
+
+
+def _warn_of_floats(frozen: list[Place], kernels: int) -> None:
+    """Say which of the kernels that were just frozen are too wide for codes."""
+    wide = [p.path for p in frozen if p.role == "kernel" and _width(p) > MAX_CODE_BITS]
+    if wide:
+        warnings.warn(
+            f"freeze: {len(wide)} of {kernels} quantized kernels stay above {MAX_CODE_BITS} bits "
+            f"({', '.join(wide[:3])}{', ...' if len(wide) > 3 else ''}). Files store them as "
+            "float32, no smaller than before. Train longer before freezing, or give the method a "
+            "higher strength or fewer max_bits, or quantize_model a higher rate",
+            stacklevel=3,
+        )
+
+
+def _width(place: Place) -> float:
+    return float(
+        np.max(ops.convert_to_numpy(place.quantizer.widths(place.host.state(), place.host.site)))
+    )
+
+
+def _check_arguments(data, steps, batch_size) -> None:
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"calibrate: expected a batch_size of at least 1, got {batch_size!r}")
     if steps is not None and (not isinstance(steps, int) or steps < 1):

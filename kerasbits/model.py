@@ -61,7 +61,7 @@ def quantize_model(
         inputs: quantizer of the inputs of the same layers; None leaves them float. Embeddings,
             whose inputs are whole numbers, ignore it.
         rules: `{regex: Rule or None}`. The first regex found in a layer's path (`block/conv`
-            for nested models) replaces `kernel` and `inputs` for it; None keeps it float.
+            for nested models) replaces `kernel` and `inputs` for it; None leaves it as it is.
         strict: raise if a layer with a kernel has no quantized form, instead of keeping it float.
         rate: multiplies the learning rate of all variables of the quantizers (bits, gates, scales
             and ranges), beside what each method has chosen for them; a power of two.
@@ -71,9 +71,9 @@ def quantize_model(
         or by the first batch of training.
 
     Raises:
-        ValueError: unknown method, a rule that matches nothing, an unsupported layer under
-            `strict`, NaN in a weight, a model that is not built or is subclassed, a rate that is
-            no power of two.
+        ValueError: unknown method, no quantizer at all, a rule that matches nothing, a layer that
+            is quantized already, no layer that can be, an unsupported one under `strict`, NaN in a
+            weight, a model that is not built or is subclassed, a rate that is no power of two.
 
     Example:
         q = quantize_model(model, kernel="bitpruning", inputs=Uniform(bits=8),

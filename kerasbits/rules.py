@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kerasbits import quantizers
+from kerasbits import quantizers, sites
 from kerasbits.quantizers import Quantizer
 
 
@@ -38,13 +38,19 @@ class Plan:
         """From the arguments of `quantize_model`.
 
         Raises:
-            ValueError: unknown quantizers, or ones for another role; rules that are none.
+            ValueError: unknown quantizers, or ones for another role, or none at all; rules that
+                are none.
         """
         default = resolved(Rule(kernel, inputs), "the arguments")
         _check_rules(rules)
         found = {
             k: r if r is None else resolved(r, f"rule {k!r}") for k, r in (rules or {}).items()
         }
+        if all(rule in (None, Rule()) for rule in (default, *found.values())):
+            raise ValueError(
+                "quantize_model: expected a quantizer for kernels or inputs, or a rule that has "
+                "one, got none"
+            )
         return cls(default, found, strict)
 
     def choose(
@@ -63,7 +69,8 @@ class Plan:
             forms: all quantized classes, for messages.
 
         Raises:
-            ValueError: a rule that does nothing, or under `strict` an unsupported layer.
+            ValueError: a rule that does nothing, a layer that is quantized already, no layer that
+                can be quantized, or under `strict` an unsupported one.
         """
         used: set[str] = set()
         vain: dict[str, str] = {}  # rules that only matched layers they can do nothing to
@@ -82,6 +89,12 @@ class Plan:
                 vain[pattern] = f"{path} ({type(layer).__name__})"
             if does:
                 chosen[path] = rule
+            elif wanted and sites.is_quantized(layer):
+                raise ValueError(
+                    f"layer '{path}': expected a float layer, got {type(layer).__name__}, which is "
+                    f"quantized already; quantize the float model, or leave the layer as it is by "
+                    f"a rule {{{path!r}: None}}"
+                )
             elif wanted and self.strict and is_unsupported(layer):
                 names = ", ".join(sorted(c.__name__ for c in forms))
                 raise ValueError(
@@ -98,6 +111,11 @@ class Plan:
             raise ValueError(
                 f"expected every rule to match a layer, but {unused} match none of {list(layers)}"
             )
+        if not chosen:
+            raise ValueError(
+                "quantize_model: expected at least one layer to quantize, got none with a "
+                f"quantized form among {list(layers)}, or rules that leave them as they are"
+            )
         return chosen
 
 
@@ -110,16 +128,9 @@ def resolved(rule: Rule, where: str) -> Rule:
     if not isinstance(rule, Rule):
         raise ValueError(f"{where}: expected a kerasbits.Rule or None, got {rule!r}")
     try:
-        found = Rule(quantizers.get(rule.kernel), quantizers.get(rule.inputs))
+        return Rule(quantizers.get(rule.kernel, "kernel"), quantizers.get(rule.inputs, "input"))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    for role, quantizer in (("kernel", found.kernel), ("input", found.inputs)):
-        if quantizer is not None and role not in quantizer.roles:
-            raise ValueError(
-                f"{where}: expected a quantizer for the {role}, got {quantizer!r}, "
-                f"which works on {' and '.join(quantizer.roles)} only"
-            )
-    return found
 
 
 def _check_rules(rules) -> None:

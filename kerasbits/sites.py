@@ -78,6 +78,48 @@ def places(model, role: str | None = None) -> Iterator[Place]:
                 yield Place(path, found, layer, host)
 
 
+def required_places(model, where: str) -> list[Place]:
+    """All quantizers of a model; `where` begins the message.
+
+    Raises:
+        ValueError: no model, one without quantizers, or one whose layers have no weights yet.
+    """
+    check_quantized(model, where)
+    found = list(places(model))
+    if not found and any(hasattr(x, "hosts") and not x.built for _, x in walk(model)):
+        raise ValueError(
+            f"{where}: expected a model with weights, got '{model.name}' before it was built; "
+            "call it on data once"
+        )
+    if not found:
+        raise _without_quantizers(model, where)
+    return found
+
+
+def check_quantized(model, where: str) -> None:
+    """Whether a model has quantized layers, built or not; `where` begins the message.
+
+    Raises:
+        ValueError: no model, or one without them.
+    """
+    if not hasattr(model, "trainable_weights"):
+        raise ValueError(f"{where}: expected a model, got {type(model).__name__}")
+    if not is_quantized(model):
+        raise _without_quantizers(model, where)
+
+
+def _without_quantizers(model, where: str) -> ValueError:
+    return ValueError(
+        f"{where}: expected a model with quantizers, got '{model.name}', which has none; use the "
+        "model that quantize_model returned, which is a copy"
+    )
+
+
+def is_quantized(layer) -> bool:
+    """Whether a layer is a quantized one, or has one in it."""
+    return hasattr(layer, "hosts") or any(hasattr(inner, "hosts") for _, inner in walk(layer))
+
+
 def finite_state(host) -> dict[str, np.ndarray]:
     """The state of a host.
 

@@ -13,15 +13,36 @@ AVERAGE = "average"
 """Slot of the running means of the variables themselves (`use_ema`)."""
 
 
-def forget(model, variables: Sequence[Any]) -> None:
-    """Set the optimizer's memory of variables that were rewritten to zero; means start anew.
+def optimizers_of(model, given: Any, where: str) -> list[Any]:
+    """The optimizers that train a model: the given ones, or else the one it is compiled with.
 
     Args:
         model: compiled or not, of either Keras.
+        given: an optimizer, a list of them, or None.
+        where: begins the message.
+
+    Raises:
+        ValueError: something else is given.
+    """
+    if given is None:
+        compiled = getattr(model, "optimizer", None)
+        return [] if compiled is None else [compiled]
+    found = list(given) if isinstance(given, list | tuple) else [given]
+    for optimizer in found:
+        if not hasattr(optimizer, "variables") or not hasattr(optimizer, "learning_rate"):
+            raise ValueError(f"{where}: expected a Keras optimizer, got {optimizer!r}")
+    return found
+
+
+def forget(model, optimizer: Any, variables: Sequence[Any]) -> None:
+    """Set an optimizer's memory of variables that were rewritten to zero; means start anew.
+
+    Args:
+        model: of either Keras.
+        optimizer: that trains it.
         variables: trained ones of the model.
     """
-    optimizer = getattr(model, "optimizer", None)
-    if not variables or optimizer is None:
+    if not variables:
         return
     wanted = {id(variable) for variable in variables}
     find = _legacy_slots if hasattr(optimizer, "get_slot_names") else _slots

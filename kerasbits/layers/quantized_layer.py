@@ -33,9 +33,15 @@ class QuantizedLayer:
         self, *args, kernel_quantizer=None, input_quantizer=None, quantizer_rate=1.0, **kwargs
     ):
         super().__init__(*args, **kwargs)
-        self.kernel_quantizer = quantizers.get(kernel_quantizer)
-        self.input_quantizer = quantizers.get(input_quantizer)
+        self.kernel_quantizer = self._quantizer(kernel_quantizer, "kernel")
+        self.input_quantizer = self._quantizer(input_quantizer, "input")
         self.quantizer_rate = checked_rate(quantizer_rate, f"layer '{self.name}'")
+
+    def _quantizer(self, identifier, role: str) -> quantizers.Quantizer | None:
+        try:
+            return quantizers.get(identifier, role)
+        except ValueError as error:
+            raise ValueError(f"layer '{self.name}', {role}_quantizer: {error}") from None
 
     def __call__(self, *args, **kwargs):
         """The layer's output.

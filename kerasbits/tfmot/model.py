@@ -32,7 +32,7 @@ def quantize_model(
         inputs: quantizer of the inputs of the same layers; None leaves them float. Embeddings,
             whose inputs are whole numbers, ignore it.
         rules: `{regex: Rule or None}`. The first regex found in a layer's path (`block/conv` for
-            nested models) replaces `kernel` and `inputs` for it; None keeps it float.
+            nested models) replaces `kernel` and `inputs` for it; None leaves it as it is.
         strict: raise if a layer with a kernel has no quantized form, instead of keeping it float.
         rate: multiplies the learning rate of all variables of the quantizers, a power of two.
 

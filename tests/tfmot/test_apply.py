@@ -19,6 +19,7 @@ from kerasbits.tfmot import (
     quantize_model,
     quantize_scope,
 )
+from kerasbits.tfmot.cloning import cloned
 
 Q = tfmot.quantization.keras
 CONFIG = KerasbitsQuantizeConfig("bitpruning", "uniform", rate=2.0)
@@ -65,8 +66,8 @@ def tf_keras_copy(annotated):
 def test_weights_of_a_trained_model_are_kept_and_it_is_left_alone():
     plain = network()
     before = [w.numpy() for w in plain.weights]
-    q = quantize_model(plain, "bitpruning", "uniform")
-    a = quantize_apply(quantize_annotate_model(plain, "bitpruning", "uniform"))
+    q = quantize_model(plain, "uniform", "uniform")
+    a = quantize_apply(quantize_annotate_model(plain, "uniform", "uniform"))
     for model in (q, a):
         for name in NAMES:
             layer = model.get_layer(name)
@@ -146,7 +147,7 @@ def test_nested_models_shared_layers_and_functions():
         ("last", "float", "float"),
     ]  # fmt: skip
     assert len([layer for layer in model.layers if layer.name == "block"]) == 1
-    kept = quantize_model(plain)
+    kept = cloned(plain, lambda layer: None)
     for one, two in zip(kept(x), plain(x), strict=True):
         np.testing.assert_array_equal(one, two)
     own = quantize_apply(quantize_annotate_model(plain, "bitpruning", "uniform", rules=rules))
@@ -156,10 +157,12 @@ def test_nested_models_shared_layers_and_functions():
         np.testing.assert_array_equal(one, two)
 
 
-def test_quantized_again_with_other_rules():
+def test_what_is_left_of_a_model_is_quantized():
     first = quantize_model(network(), "bitpruning", rules={"last": None})
     x = batch()[0]
-    again = quantize_model(first, "apot", rules={"last": kb.Rule("apot")})
+    with pytest.raises(ValueError, match="layer 'conv': expected a float layer, got Kerasbits"):
+        quantize_model(first, "apot")
+    again = quantize_model(first, rules={"last": kb.Rule("apot")})
     assert [row.method for row in kb.report(again).rows] == ["BitPruning"] * 3 + ["APoT"]
     np.testing.assert_array_equal(
         again.get_layer("sep")(again.get_layer("conv")(x)),
