@@ -134,8 +134,8 @@ class KerasbitsQuantizeWrapper(tfmot.quantization.keras.QuantizeWrapperV2):
                 lambda x: self._quantized_input(self._parts[1], x, training),
             )
         with self._standing_in(kernels):
-            # Of the class, because tf_keras replaces that of the object while it saves a
-            # SavedModel, by a function that was traced with the variable.
+            # Of the class: while a SavedModel is written, tf_keras puts a traced function in the
+            # place of the object's own, and that would capture what stands in.
             return type(self.layer).call(self.layer, inputs, **kwargs)
 
     def _quantized(self, part: Part, training):

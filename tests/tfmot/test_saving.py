@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_model_optimization as tfmot
 import tf_keras
 from tf_keras_models import (
     METHODS,
@@ -24,7 +25,16 @@ from tf_keras_models import (
 
 import kerasbits as kb
 from kerasbits import sites
-from kerasbits.tfmot import load_model, quantize_annotate_model, quantize_apply, quantize_model
+from kerasbits.tfmot import (
+    KerasbitsQuantizeConfig,
+    KerasbitsQuantizeScheme,
+    load_model,
+    quantize_annotate_model,
+    quantize_apply,
+    quantize_model,
+)
+
+Q = tfmot.quantization.keras
 
 FORMATS = ("m.h5", "m.keras", "folder")
 TESTS = pathlib.Path(__file__).parents[1]
@@ -55,8 +65,11 @@ def test_every_format_is_exact(method, tmp_path):
 
 
 def test_a_saved_model_serves_quantized_kernels(tmp_path):
-    """Also without tf_keras: the functions in it must not have been traced with float kernels."""
-    model, x = in_training("least_squares_binary", network), batch()[0]
+    """Also without tf_keras; and when the layers in the wrappers were called alone, as by tfmot."""
+    config, x = KerasbitsQuantizeConfig("least_squares_binary", "uniform"), batch()[0]
+    annotated = network(lambda layer: Q.quantize_annotate_layer(layer, config))
+    model = Q.quantize_apply(annotated, KerasbitsQuantizeScheme())
+    kb.calibrate(model, x)
     kb.freeze(model)
     model.save(tmp_path / "folder")
     served = tf.saved_model.load(str(tmp_path / "folder")).signatures["serving_default"]
