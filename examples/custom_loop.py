@@ -8,7 +8,8 @@ Quantized layers want four things of a loop. `model.fit` does the first three, a
 1. add `model.losses` to the loss: the price of the bits, without which they have no reason to fall;
 2. call the model with `training=True`, so that running ranges are updated and gates are drawn;
 3. step with a Keras optimizer: it keeps variables such as the bits within their limits;
-4. call `kb.adjust` between epochs, for methods that drop what became empty (BSQ).
+4. call `kb.adjust` between epochs, for methods that drop what became empty (BSQ), and tell it your
+   optimizer.
 """
 
 import sys
@@ -44,9 +45,9 @@ model = keras.Sequential(
 q = kb.quantize_model(model, kernel=kb.BSQ(strength=1e-2), inputs=kb.Uniform(bits=8))
 kb.calibrate(q, batches.batch(0)[0])
 
-# Nothing is fitted, but a compiled model knows its optimizer. `kb.adjust` and `kb.freeze` rewrite
-# variables, and then set the momentum that belonged to the old values to zero.
-q.compile(keras.optimizers.Adam(1e-3))
+# `kb.adjust` and `kb.freeze` rewrite variables, and set the momentum that belonged to the old
+# values to zero. A compiled model knows its optimizer; this one is not compiled, so they get it.
+optimizer = keras.optimizers.Adam(1e-3)
 loss_function = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -59,7 +60,7 @@ def train_step(images, labels):
         price = tf.add_n(q.losses)  # inside the tape, and after the call that makes them
         loss = task + price
     gradients = tape.gradient(loss, q.trainable_variables)
-    q.optimizer.apply(gradients, q.trainable_variables)
+    optimizer.apply(gradients, q.trainable_variables)
     return task, price
 
 
@@ -67,12 +68,12 @@ for epoch in range(EPOCHS):
     if epoch == EPOCHS - TUNED_EPOCHS:
         # Being frozen is state, not code: `train_step` is not traced again, and from here on each
         # price is 0 and the bits stay.
-        kb.freeze(q)
+        kb.freeze(q, optimizer)
     first = epoch * batches.steps_per_epoch
     results = [
         train_step(*batches.batch(step)) for step in range(first, first + batches.steps_per_epoch)
     ]
-    kb.adjust(q)  # drops the planes that are empty, and leaves the weights as they are
+    kb.adjust(q, optimizer)  # drops the planes that are empty, and leaves the weights as they are
     task, price = np.mean(results, axis=0)
     right = np.mean(np.argmax(q(x_test), -1) == y_test)
     print(
@@ -83,5 +84,6 @@ for epoch in range(EPOCHS):
 kb.summary(q)
 
 # On JAX do the same in the loop of Keras's guide: `q.stateless_call(..., training=True,
-# return_losses=True)` hands you the price, and `q.optimizer.stateless_apply` steps. Assign the
-# variables to the model before `kb.adjust` and `kb.freeze`, and read them from it afterwards.
+# return_losses=True)` hands you the price, and `optimizer.stateless_apply` steps. Assign the values
+# to the variables of model and optimizer before `kb.adjust` and `kb.freeze`, and read them again
+# afterwards.

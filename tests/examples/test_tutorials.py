@@ -101,7 +101,7 @@ def test_custom_loop(run, capsys):
     assert prices[0] > prices[1] > prices[2] == 0
     accuracies = [float(line.split(" bits, ")[1].split("%")[0]) for line in lines]
     assert accuracies[-1] > accuracies[0]  # it trains
-    assert q.optimizer.iterations == 3 * found["batches"].steps_per_epoch
+    assert found["optimizer"].iterations == 3 * found["batches"].steps_per_epoch
 
 
 def test_own_method(run):
