@@ -6,9 +6,9 @@ Example:
     y = Interpreter("m.tflite").predict(x)
 """
 
+from tflite_export.converter import convert as float_tflite
 from tflite_export.exporter import export
 from tflite_export.interpreter import Interpreter, delegate_path
-from tflite_export.marked import convert as float_tflite
 from tflite_export.result import ExportResult, LayerResult
 from tflite_export.verification.result import Verification, VerificationError
 

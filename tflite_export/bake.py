@@ -30,13 +30,14 @@ from tflite_export.graph import Call
 def bake(
     model: keras.Model,
     packed: PackedModel,
-    barrier: Callable,
+    barrier: str,
     batch: int | None = None,
 ) -> tuple[keras.Model, dict[str, np.ndarray], int]:
     """The plain model, the marker of each quantized layer by path, and the number of barriers.
 
     Batch norms that were folded are left out. Layers that stay float share their weights' values
     with the given model, which is not changed. The inputs get `batch` unless the model fixes it.
+    `barrier` names a nonlinear operation of `keras.ops`.
     """
     plain: dict[str, keras.layers.Layer] = {}
     markers: dict[str, np.ndarray] = {}
@@ -79,7 +80,7 @@ def bake(
 class _Fences:
     """Barriers, at most one behind each tensor. Layers, unlike operations, pass masks on."""
 
-    def __init__(self, operation: Callable):
+    def __init__(self, operation: str):
         self.operation = operation
         self.by_tensor: dict[int, tuple] = {}  # with the tensor, so that its id stays its own
         self.activations = 0
@@ -90,7 +91,7 @@ class _Fences:
             return tensor
         if id(tensor) not in self.by_tensor:
             name = f"barrier{len(self.by_tensor)}"
-            fence = keras.layers.Activation(self.operation, name=name, dtype="float32")
+            fence = _Barrier(self.operation, name=name, dtype="float32")
             self.by_tensor[id(tensor)] = (tensor, fence(tensor))
         return self.by_tensor[id(tensor)][1]
 
@@ -121,24 +122,50 @@ def _plain(call: Call, name: str) -> keras.layers.Layer:
     return _AS_ONE_OPERATOR.get(type(source), type(source)).from_config(config)
 
 
+@keras.saving.register_keras_serializable(package="tflite_export")
+class _Barrier(keras.layers.Layer):
+    """An operation of `keras.ops`, by its name."""
+
+    def __init__(self, operation: str, **kwargs):
+        super().__init__(**kwargs)
+        self.operation = operation
+        self.supports_masking = True
+
+    def call(self, inputs):
+        """The operation on each element."""
+        return getattr(keras.ops, self.operation)(inputs)
+
+    def get_config(self):
+        """The name of the operation."""
+        return {**super().get_config(), "operation": self.operation}
+
+
+# On other backends the layers below are never run, and only their shapes matter: the converter
+# sees them on TensorFlow (see `converter`).
+
+
+@keras.saving.register_keras_serializable(package="tflite_export")
 class _Product(keras.layers.Dense):
     """A dense layer whose products of any rank become one operator."""
 
     def call(self, inputs, training=None):
         """The product with the kernel over the last axis; there is neither bias nor activation."""
+        if len(inputs.shape) == 2 or keras.backend.backend() != "tensorflow":
+            return super().call(inputs)
         import tensorflow as tf
 
-        if len(inputs.shape) == 2:
-            return super().call(inputs)
         inputs = keras.ops.cast(inputs, self.kernel.dtype)
         return tf.raw_ops.BatchMatMulV2(x=inputs, y=keras.ops.convert_to_tensor(self.kernel))
 
 
+@keras.saving.register_keras_serializable(package="tflite_export")
 class _Lookup(keras.layers.Embedding):
     """An embedding without the operators that let negative ids count from the end."""
 
     def call(self, inputs):
         """The rows of the table whose numbers are the inputs."""
+        if keras.backend.backend() != "tensorflow":
+            return super().call(inputs)
         import tensorflow as tf
 
         return tf.gather(keras.ops.convert_to_tensor(self.embeddings), tf.cast(inputs, tf.int32))

@@ -7,9 +7,7 @@ is to hold.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import math
 
 import keras
@@ -19,6 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export import flatbuffer, rewriting
 from tflite_export.bake import bake
 from tflite_export.collect import PackedModel
+from tflite_export.converter import ConversionError, convert
 from tflite_export.fusing import fuse_activations
 from tflite_export.layer import PackedLayer
 
@@ -52,12 +51,12 @@ _DATA_KERNEL_BIAS = {
 """Positions among the inputs of an operator."""
 
 _BARRIERS = (
-    (keras.ops.cos, _Op.COS),
-    (keras.ops.sin, _Op.SIN),
-    (keras.ops.exp, _Op.EXP),
+    ("cos", _Op.COS),
+    ("sin", _Op.SIN),
+    ("exp", _Op.EXP),
 )
-"""Operations that keep the converter from merging across them (see `bake`), and that models
-rarely have themselves."""
+"""Operations of `keras.ops` that keep the converter from merging across them (see `bake`), and that
+models rarely have themselves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,29 +110,6 @@ def data_input(tree: schema.ModelT, operator: schema.OperatorT) -> int:
     return int(operator.inputs[position])
 
 
-class ConversionError(ValueError):
-    """A model that the TFLite converter refuses."""
-
-
-def convert(plain: keras.Model) -> bytes:
-    """The stock converter's output for a plain model, without optimizations.
-
-    Raises:
-        ConversionError: a model that the converter refuses.
-    """
-    import tensorflow as tf
-
-    converter = tf.lite.TFLiteConverter.from_keras_model(plain)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints where its temporary files are
-        try:
-            return converter.convert()
-        except Exception as error:  # its own class, or whatever its stages raise
-            message = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConversionError(
-                f"model '{plain.name}': TFLite cannot hold it: {message}"
-            ) from error
-
-
 def _converted(model: keras.Model, packed: PackedModel, batch: int | None):
     """Baked model, converted file without its barriers, and markers."""
     for barrier, code in _BARRIERS:
@@ -143,7 +119,7 @@ def _converted(model: keras.Model, packed: PackedModel, batch: int | None):
         if codes.count(code) <= count:  # more: the model has this operation itself
             rewriting.remove_unary(tree, code)
             return plain, tree, markers
-    names = [barrier.__name__ for barrier, _ in _BARRIERS]
+    names = [barrier for barrier, _ in _BARRIERS]
     raise ValueError(f"model '{model.name}': expected one of {names} unused, got uses of all")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 from datasets import Dataset, Source
 
@@ -20,7 +19,6 @@ def check_possible() -> None:
 
     Raises:
         ImportError: a package of the extra `export` is missing.
-        ValueError: Keras does not run on TensorFlow, whose converter writes the files.
     """
     try:
         import tensorflow  # noqa: F401
@@ -31,12 +29,6 @@ def check_possible() -> None:
             "export: expected the packages of the extra 'export' (pip install "
             f"'kerasbits[export]'), got: {error}"
         ) from error
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise ValueError(
-            f"export: expected Keras on TensorFlow, got {backend}; train without --export, and "
-            "then use KERAS_BACKEND=tensorflow with --mode=export"
-        )
 
 
 def export(model: Any, settings: Settings, data: Dataset) -> Any:

@@ -14,7 +14,7 @@ import kerasbits as kb
 from examples.networks import resnet20
 from tflite_export.blob.writer import section_sizes
 from tflite_export.collect import collect
-from tflite_export.marked import convert
+from tflite_export.converter import convert
 from tflite_export.tflite_writer import write_packed
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from ai_edge_litert import schema_py_generated as schema
 from exportable import network
 
 from tflite_export import flatbuffer
-from tflite_export.marked import convert
+from tflite_export.converter import convert
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from ai_edge_litert.interpreter import Interpreter
 from operator_names import operator_names
 
 from tflite_export import flatbuffer, rewriting
-from tflite_export.marked import convert
+from tflite_export.converter import convert
 
 L = keras.layers
 

@@ -17,7 +17,7 @@ from stock_files_running import (
 
 import kerasbits as kb
 from tflite_export import flatbuffer
-from tflite_export.marked import convert
+from tflite_export.converter import convert
 from tflite_export.stock.kernels import stock_kernel
 from tflite_export.stock.operators import file_order
 
