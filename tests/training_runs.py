@@ -20,7 +20,7 @@ import pytest
 from example_modules import EXAMPLES, example
 
 METHODS = ("bitpruning", "least_squares_binary", "bsq", "apot", "bayesian_bits", "uniform")
-STEPS = 8
+STEPS = 6
 """Of a small run that starts from a trained model: half of them learn, half of them tune."""
 
 settings = example("training.settings")
@@ -61,7 +61,7 @@ def small(model_dir, **changes):
         "learn_epochs": 1,
         "tune_epochs": 1,
         "train_steps": STEPS // 2,
-        "checkpoint_steps": 3,
+        "checkpoint_steps": 2,
         "calibration_steps": 2,
         **changes,
     }

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from datasets import Augment, Batches, Dataset, EvaluationBatches
 
 from training import checkpoint, watching
 from training.checkpoint import Arrays, Checkpoint, restore, values_of
+from training.exporting import model_accuracy
 from training.folder import FLOAT_MODEL, save_model
 from training.kinds import Kind
 from training.optimizing import compile_model, optimizer, schedule
@@ -43,6 +45,7 @@ class Place:
         history: the logs of all epochs.
         float_accuracy: of the float model on the test images, once it is trained.
         seconds: of training.
+        data: checksum of the training labels, by which other data are noticed.
     """
 
     phase: str = FLOAT
@@ -55,6 +58,7 @@ class Place:
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     float_accuracy: float | None = None
     seconds: float = 0.0
+    data: str = ""
 
     @property
     def step(self) -> int:
@@ -94,7 +98,7 @@ class Trainer:
         )
         self._phases = phases(settings, self._batches.steps_per_epoch)
         self._since = time.monotonic()
-        self.place = Place()
+        self.place = Place(data=_checksum(data))
         self._source = "values of the phase before"  # as errors name what variables are set to
 
     def train(self) -> Any:
@@ -123,7 +127,12 @@ class Trainer:
             return None, False
         path, state = found
         self._source = f"checkpoint '{path}'"
-        self.place = Place(**state.place)
+        here, self.place = self.place.data, Place(**state.place)
+        if self.place.data != here:
+            raise ValueError(
+                f"data set '{self.data.name}': expected the images that the run in "
+                f"'{self._folder}' was started with, got others; use another --model_dir"
+            )
         self._say(f"going on from {path}: phase {self.place.phase}, step {self.place.step}")
         return dict(state.arrays), True
 
@@ -140,33 +149,29 @@ class Trainer:
 
     def _run(self, phase: Phase, arrays: Arrays, resumed: bool) -> Arrays:
         """Train what is left of a phase; the values of its model at the end."""
-        if phase.name != FLOAT and self._is_over(phase):
-            return _best_or_last(arrays)
-        if phase.steps:
+        if not self._is_over(phase):
             self._say(f"=== {phase.name}: {_count(phase.epochs, 'epoch')}, {phase.steps} steps")
-        model = self._compiled(phase, arrays, resumed)
-        best = {name: a for name, a in arrays.items() if name.startswith(f"{BEST}/")}
-        while not self._is_over(phase):
-            logs = self._epoch(phase, model, best)
-            best = self._judge(logs, model, best)
-            self._save(model, best)
-        arrays = _best_or_last({**values_of(model.variables, MODEL), **best})
+            model = self._compiled(phase, arrays, resumed)
+            best = {name: a for name, a in arrays.items() if name.startswith(f"{BEST}/")}
+            while not self._is_over(phase):
+                logs = self._epoch(phase, model, best)
+                best = self._judge(logs, model, best)
+                self._save(model, best)
+            arrays = {**values_of(model.variables, MODEL), **best}
+        arrays = _best_or_last(arrays)
         if phase.name == FLOAT:
-            self._finish_float(model, arrays)
+            self._finish_float(arrays)
         return arrays
 
-    def _finish_float(self, model: Any, arrays: Arrays) -> None:
+    def _finish_float(self, arrays: Arrays) -> None:
         """Measure the float model, and save it for other runs to start from."""
-        restore(model.variables, MODEL, arrays, "the best epoch")
-        test = self._in_order(self.data.test)
-        found = model.evaluate(
-            self.workers.evaluation(test), steps=test.steps, return_dict=True, verbose=0
-        )
-        self.place.float_accuracy = float(found["accuracy"])
-        if self.workers.chief:
-            plain = build(self.kind, self.settings, self.data, FLOAT)
-            restore(plain.variables, MODEL, arrays, "the best epoch")
-            save_model(plain, self._folder / FLOAT_MODEL)
+        if not self.workers.chief:
+            return
+        model = build(self.kind, self.settings, self.data, FLOAT)
+        restore(model.variables, MODEL, arrays, self._source)
+        size = self.settings.eval_batch_size
+        self.place.float_accuracy = model_accuracy(model, self.data.test, size)
+        save_model(model, self._folder / FLOAT_MODEL)
 
     def _is_over(self, phase: Phase) -> bool:
         return self.place.over or self.place.done >= phase.steps
@@ -283,6 +288,11 @@ class Trainer:
         }
         state = Checkpoint(self.place.step, dataclasses.asdict(self.place), arrays)
         checkpoint.save(self._folder / CHECKPOINTS, state, self.settings.keep)
+
+
+def _checksum(data: Dataset) -> str:
+    labels = {"labels": data.train.labels, "shape": np.array(data.shape)}
+    return checkpoint.digest(labels, data.name)
 
 
 def _count(number: int, thing: str) -> str:

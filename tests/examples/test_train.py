@@ -205,7 +205,6 @@ def test_wrong_flags(capsys, no_training, arguments, message):
         (["--model_dir=/proc/run"], "'/proc/run/checkpoints'"),
         (["--export={}/text.keras/m.kbits"], "'{}/text.keras'"),
         (["--mode=eval"], "expected the model.keras of a finished training, got none"),
-        (["--mode=eval", "--export={}/m.kbits"], "expected the file '{}/m.kbits', got none"),
         (["--mode=export", "--export={}/m.kbits"], "expected the model.keras of a finished"),
         (["--distribute=multi_worker"], "TF_CONFIG"),
     ],
@@ -219,6 +218,21 @@ def test_what_cannot_work_is_refused_before_training(
     refused(capsys, message.format(tmp_path), *SMALL, f"--model_dir={tmp_path / 'run'}", *arguments)
     assert not list(tmp_path.rglob("checkpoint-*"))
     assert not list(tmp_path.rglob("*.kbits"))
+
+
+def test_eval_of_a_file_that_is_not_there_is_refused(trained, capsys, tmp_path):
+    home, _ = trained
+    file = tmp_path / "m.kbits"
+    message = f"export: expected the file '{file}', got none"
+    refused(capsys, message, f"--model_dir={home}", "--mode=eval", f"--export={file}")
+
+
+def test_a_damaged_model_is_refused(trained, capsys, tmp_path):
+    home, _ = trained
+    data = (home / "model.keras").read_bytes()
+    (tmp_path / "model.keras").write_bytes(data[: len(data) // 2])
+    message = f"model '{tmp_path / 'model.keras'}': cannot be loaded"
+    refused(capsys, message, f"--model_dir={tmp_path}", "--mode=eval", "--dataset=digits")
 
 
 def test_a_model_for_other_images_is_refused(capsys, no_training, tiny, tmp_path):
@@ -258,6 +272,18 @@ def test_a_checkpoint_of_another_network_is_refused(capsys, tmp_path):
     call(*SMALL, f"--init_from={path}", *run)
     tiny_model(path, filters=3)
     refused(capsys, "/checkpoint-0000000008.npz': expected 'model/", *run)
+
+
+def test_other_data_for_the_same_run_are_refused(capsys, tmp_path, trained):
+    """As when images were added to a folder."""
+    home, _ = trained
+    newest = checkpoint.files(home / "checkpoints")[0]
+    state = checkpoint.load(newest)
+    (tmp_path / "checkpoints").mkdir()
+    changed = checkpoint.Checkpoint(state.step, {**state.place, "data": "0"}, state.arrays)
+    checkpoint.save(tmp_path / "checkpoints", changed)
+    (tmp_path / "settings.yaml").write_bytes((home / "settings.yaml").read_bytes())
+    refused(capsys, "was started with, got others", f"--model_dir={tmp_path}")
 
 
 def test_a_loss_that_is_no_number_ends_the_run(capsys, tiny, tmp_path):
