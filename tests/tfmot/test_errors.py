@@ -108,7 +108,8 @@ def test_rules_and_strict_are_those_of_the_other_front_end():
     with pytest.raises(ValueError, match="model 'net': expected a rate that is a power of two"):
         quantize_model(model, "bsq", rate=0.3)
     source = tf_keras.layers.Input((4, 3))
-    recurrent = tf_keras.Model(source, tf_keras.layers.LSTM(2, name="lstm")(source))
+    recurrent = tf_keras.layers.LSTM(2, name="lstm")(source)
+    recurrent = tf_keras.Model(source, tf_keras.layers.Dense(3)(recurrent))
     with pytest.raises(ValueError, match=r"layer 'lstm.*QuantConv2D"):
         quantize_model(recurrent, "bsq", strict=True)
     assert kb.report(quantize_model(recurrent, "bsq")).rows[0].method == "float"
