@@ -33,10 +33,18 @@ def operators(data):
     return [flatbuffer.builtin_code(tree, op) for op in tree.subgraphs[0].operators]
 
 
-def test_another_process_gives_the_same_operators_and_constants(elsewhere, monkeypatch):
-    # Flags that TensorFlow's XLA does not know end a process, clusters make it wait for others.
+def test_what_is_not_for_the_other_process(monkeypatch):
+    """Flags that TensorFlow's XLA does not know end a process, a cluster makes it wait."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_flag_of_jax_alone=1")
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["localhost:1"]}}')
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("HERE", "too")
+    found = converter._environment()
+    assert not {"XLA_FLAGS", "TF_CONFIG"} & set(found)
+    assert (found["KERAS_BACKEND"], found["HERE"]) == ("tensorflow", "too")
+
+
+def test_another_process_gives_the_same_operators_and_constants(elsewhere, monkeypatch):
     plain = network(layers.Flatten(), layers.Dense(2, activation="softmax"))
     found = float_tflite(plain)
     assert elsewhere == []
