@@ -90,7 +90,7 @@ def test_mixed_precision(run, capsys):
 
 def test_custom_loop(run, capsys):
     found = run("custom_loop", 3)
-    q, step = found["q"], found["train_step"]
+    step = found["train_step"]
     task, price = (float(value) for value in found["results"][-1])
     assert price == 0  # the last epoch is frozen
     assert np.isfinite(task)
