@@ -26,6 +26,7 @@ class QuantizerLayer(Host, keras.layers.Layer):
 
     def __init__(self, quantizer: Quantizer, rate: float = 1.0, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32", "autocast": False})
+        self.supports_masking = True
         self.set_up(quantizer, rate)
         if self.quantizer.stochastic:
             self.seed_generator = keras.random.SeedGenerator()

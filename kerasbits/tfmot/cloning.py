@@ -9,6 +9,7 @@ import numpy as np
 import tf_keras
 
 from kerasbits import sites
+from kerasbits.tfmot.keras3_graph import has_graph
 from kerasbits.tfmot.wrapper import KerasbitsQuantizeWrapper
 
 
@@ -29,10 +30,13 @@ def check_model(model) -> None:
             f"{type(model).__name__}"
         )
     if not is_cloneable(model):
+        kind = type(model).__name__
+        remedy = "use kerasbits.tfmot.KerasbitsQuantizeWrapper inside it"
+        if has_graph(model):  # with a training step of its own, for one
+            remedy = f"quantize the functional model, then make {kind}(q.inputs, q.outputs) of it"
         raise ValueError(
             f"model '{model.name}': expected a Sequential or functional model, got the subclass "
-            f"{type(model).__name__}, which tf_keras cannot clone; use "
-            "kerasbits.tfmot.KerasbitsQuantizeWrapper inside it"
+            f"{kind}, which may do more than its graph; {remedy}"
         )
     if not model.built:
         raise ValueError(

@@ -119,8 +119,8 @@ class KerasbitsQuantizeWrapper(tfmot.quantization.keras.QuantizeWrapperV2):
         return super().__call__(inputs, *args, **kwargs)
 
     @tf.autograph.experimental.do_not_convert
-    def call(self, inputs, training=None, **kwargs):
-        """The layer's output."""
+    def call(self, inputs, training=None, mask=None):
+        """The layer's output. The mask passes by: no layer that can be quantized takes one."""
         if training is None:
             training = tf_keras.backend.learning_phase()
         dtype = self.layer.compute_dtype
@@ -136,7 +136,7 @@ class KerasbitsQuantizeWrapper(tfmot.quantization.keras.QuantizeWrapperV2):
         with self._standing_in(kernels):
             # Of the class: while a SavedModel is written, tf_keras puts a traced function in the
             # place of the object's own, and that would capture what stands in.
-            return type(self.layer).call(self.layer, inputs, **kwargs)
+            return type(self.layer).call(self.layer, inputs)
 
     def _quantized(self, part: Part, training):
         """The kernel that a step works with, float32."""

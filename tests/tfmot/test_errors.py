@@ -38,6 +38,14 @@ def test_models_that_cannot_be_cloned(function):
 
     with pytest.raises(ValueError, match=r"expected a Sequential or functional model, got.*Mine"):
         function(Mine())
+
+    class Steps(tf_keras.Model):
+        def train_step(self, data):
+            return {}
+
+    source = tf_keras.layers.Input((3,))
+    with pytest.raises(ValueError, match=r"subclass Steps.*then make Steps\(q.inputs, q.outputs\)"):
+        function(Steps(source, tf_keras.layers.Dense(2)(source)))
     with pytest.raises(ValueError, match="expected a built model"):
         function(tf_keras.Sequential([tf_keras.layers.Dense(2)]))
     model = network()

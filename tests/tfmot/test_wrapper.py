@@ -1,5 +1,7 @@
 """The wrapper around one layer: the same numbers, sites and rows as the Keras 3 layer."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from kerasbits.tfmot import (
     KerasbitsQuantizer,
     KerasbitsQuantizeWrapper,
     quantize_model,
+    to_keras3,
 )
 from kerasbits.tfmot.forms import FORMS
 
@@ -253,3 +256,33 @@ def test_variables_are_stored_divided_by_the_rate():
         stored = next(w for w in model.get_layer("last").weights if "bits" in w.name)
         assert host.state()["bits"] == 6
         assert stored.numpy() * 2.0 * rate == 6
+
+
+def test_masks_pass_by():
+    """To the layers behind that use them: padding changes nothing there."""
+    layers = tf_keras.layers
+    source = layers.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 4, mask_zero=True)(source)
+    x = layers.Dense(3, activation="relu")(x)
+    plain = tf_keras.Model(source, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
+    model = quantize_model(plain, kb.Uniform(16), kb.Uniform(16))
+    ids = np.array([[1, 2, 3, 0, 0], [4, 5, 6, 1, 0]])
+    kb.calibrate(model, ids)
+    np.testing.assert_allclose(model(ids), plain(ids), rtol=1e-3, atol=1e-3)
+    assert np.abs(plain(np.maximum(ids, 1)) - model(ids)).max() > 0.01
+    with warnings.catch_warnings(action="error"):
+        twin = to_keras3(model, sample=ids)
+    np.testing.assert_allclose(model(ids), keras.ops.convert_to_numpy(twin(ids)), atol=1e-5)
+    model.compile("sgd", "mse")
+    assert np.isfinite(model.fit(ids, np.ones((2, 2)), verbose=0).history["loss"]).all()
+
+
+def test_masks_of_layers_that_know_none_end_there():
+    layers = tf_keras.layers
+    source = layers.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 4, mask_zero=True)(source)
+    plain = tf_keras.Model(source, layers.Conv1D(3, 2)(x))
+    model = quantize_model(plain, kb.Uniform(16))
+    ids = np.array([[1, 2, 3, 0, 0]])
+    np.testing.assert_allclose(model(ids), plain(ids), atol=1e-3)
+    assert getattr(model.output, "_keras_mask", None) is None
