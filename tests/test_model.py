@@ -289,6 +289,28 @@ def test_untrainable_layers_stay_so():
     assert q.get_layer("fc").trainable_variables
 
 
+@pytest.mark.parametrize("method", ["bsq", "bitpruning"])
+def test_bits_of_untrainable_layers_do_not_move_either(method):
+    """Nor those of the parts of a layer, nor after saving; and they move again when they may."""
+    layers, x = keras.layers, np.ones((2, 4, 3), np.float32)
+    for make in (
+        lambda: layers.Conv1D(2, 2, name="still"),
+        lambda: layers.SeparableConv1D(2, 2, name="still"),
+        lambda: layers.EinsumDense("abc,cd->abd", (4, 2), name="still"),
+    ):
+        model = keras.Sequential([keras.Input((4, 3)), make(), layers.Dense(2, name="last")])
+        free = kb.quantize_model(model, method, "uniform")
+        model.get_layer("still").trainable = False
+        q = kb.quantize_model(model, method, "uniform")
+        copy = keras.models.clone_model(q)
+        for one in (q, copy):
+            learned = one.get_layer("last").trainable_variables
+            assert {id(v) for v in one.trainable_variables} == {id(v) for v in learned}
+        kb.calibrate(q, x)
+        q.get_layer("still").trainable = True
+        assert len(q.trainable_variables) == len(free.trainable_variables)
+
+
 def test_application_model():
     model = keras.applications.MobileNet(
         input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=4

@@ -39,6 +39,7 @@ class CompositeLayer(QuantizedLayer):
             input_quantizer=self.input_quantizer,
             quantizer_rate=self.quantizer_rate,
             dtype=self.dtype_policy,
+            trainable=self.trainable,
             name=name,
         )
         part.owner = self.name

@@ -115,7 +115,7 @@ class QuantizedOp(QuantizedLayer):
     def _host(self, quantizer, name: str) -> QuantizerLayer | None:
         if quantizer is None:
             return None
-        return QuantizerLayer(quantizer, self.quantizer_rate, name=name)
+        return QuantizerLayer(quantizer, self.quantizer_rate, name=name, trainable=self.trainable)
 
     def build(self, input_shape):
         """Create the weights of the plain layer, then the variables of the quantizers."""
