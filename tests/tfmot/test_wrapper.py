@@ -261,16 +261,18 @@ def test_variables_are_stored_divided_by_the_rate():
 def test_masks_pass_by():
     """To the layers behind that use them: padding changes nothing there."""
     layers = tf_keras.layers
+    tf_keras.utils.set_random_seed(2)
     source = layers.Input((5,), dtype="int32")
-    x = layers.Embedding(7, 4, mask_zero=True)(source)
-    x = layers.Dense(3, activation="relu")(x)
+    x = layers.Embedding(7, 4, "glorot_normal", mask_zero=True)(source)
+    x = layers.Dense(3, activation="tanh")(x)
     plain = tf_keras.Model(source, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
     model = quantize_model(plain, kb.Uniform(16), kb.Uniform(16))
     ids = np.array([[1, 2, 3, 0, 0], [4, 5, 6, 1, 0]])
     kb.calibrate(model, ids)
     np.testing.assert_allclose(model(ids), plain(ids), rtol=1e-3, atol=1e-3)
     assert np.abs(plain(np.maximum(ids, 1)) - model(ids)).max() > 0.01
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*destroy the mask")
         twin = to_keras3(model, sample=ids)
     np.testing.assert_allclose(model(ids), keras.ops.convert_to_numpy(twin(ids)), atol=1e-5)
     model.compile("sgd", "mse")
