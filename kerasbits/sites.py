@@ -67,7 +67,10 @@ def sublayers(layer) -> Iterator[Any]:
 
 
 def _is_layer(item) -> bool:
-    return hasattr(item, "compute_output_shape") and hasattr(item, "trainable_weights")
+    # The class is asked: a variable of a strategy looks up unknown names in its value, and some
+    # are reduced over all workers for it, which hangs or fails if one worker alone asks.
+    kind = type(item)
+    return hasattr(kind, "compute_output_shape") and hasattr(kind, "trainable_weights")
 
 
 def places(model, role: str | None = None) -> Iterator[Place]:

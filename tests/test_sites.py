@@ -123,3 +123,16 @@ def test_finite_state(bad):
     host.assign({"calls": bad})
     with pytest.raises(ValueError, match="layer 'fc', kernel: expected finite values in 'calls'"):
         sites.finite_state(host)
+
+
+def test_walking_asks_nothing_of_variables():
+    """Those of a strategy look up unknown names in their value, which is reduced for it."""
+
+    class Variable:
+        def __getattr__(self, name):
+            raise AssertionError(f"asked for {name}")
+
+    layer = Gate()
+    expected = [path for path, _ in sites.walk(layer)]
+    vars(layer).update(kept=Variable(), several=(Variable(), Variable()))
+    assert [path for path, _ in sites.walk(layer)] == expected

@@ -34,7 +34,7 @@ def parse_flags(name: str, values: flags.FlagValues, argv: Sequence[str]) -> lis
     """Parse the arguments, the first of which is the program; that first one."""
     try:
         rest = values(argv)
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # absl raises ValueError for --noswitch=value
         fail(name, error, WRONG_USAGE)
     if len(rest) > 1:
         fail(name, ValueError(f"expected flags only, got {rest[1]!r}"), WRONG_USAGE)

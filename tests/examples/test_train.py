@@ -181,6 +181,7 @@ def no_training(monkeypatch):
         (["--batch_size=0", "--model_dir=x"], "batch_size: expected a whole number of at least 1"),
         (["--learn_epochs=two", "--model_dir=x"], "learn_epochs"),
         (["train"], "expected flags only, got 'train'"),
+        (["--notensorboard=3", "--model_dir=x"], "--notensorboard=3 does not take an argument"),
         ([], "model_dir"),
         (["--config_file=missing.yaml", "--model_dir=x"], "missing.yaml"),
         (["--params_override=metod=bsq", "--model_dir=x"], "method"),
