@@ -279,13 +279,13 @@ class Trainer:
         now = time.monotonic()
         self.place.seconds += now - self._since
         self._since = now
-        if not self.workers.chief:
-            return
-        arrays = {
+        arrays = {  # read by all: some variables of tf_keras are reduced over the workers for it
             **values_of(model.variables, MODEL),
             **values_of(model.optimizer.variables, OPTIMIZER),
             **best,
         }
+        if not self.workers.chief:
+            return
         state = Checkpoint(self.place.step, dataclasses.asdict(self.place), arrays)
         checkpoint.save(self._folder / CHECKPOINTS, state, self.settings.keep)
 

@@ -62,6 +62,27 @@ def test_a_lost_worker_ends_the_others_and_all_go_on(tmp_path, model):
     assert not (tmp_path / "1").exists()
 
 
+def test_tf_keras_with_batch_norm(tmp_path):
+    """Its variables are reduced over the workers when they are read."""
+    chosen = {
+        **FLAGS, "network": "lenet5", "mode": "train", "float_epochs": 1, "train_steps": 2,
+        "checkpoint_steps": 1,
+    }  # fmt: skip
+    program = EXAMPLES / "train_tfmot.py"
+    chief, other = start_two(
+        lambda i: [
+            program,
+            *(f"--{k}={v}" for k, v in chosen.items()),
+            f"--model_dir={tmp_path / str(i)}",
+        ]
+    )
+    result = json.loads(chief.finish().splitlines()[-1])
+    assert result["steps"] == 6
+    assert other.finish() == ""
+    assert (tmp_path / "0" / "model.keras").is_file()
+    assert not (tmp_path / "1").exists()
+
+
 @pytest.mark.parametrize(
     ("config", "changes", "message"),
     [
