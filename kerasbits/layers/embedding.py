@@ -60,8 +60,8 @@ class QuantEmbedding(QuantizedOp, keras.layers.Embedding):
             self.reset_quantizers()
 
     def build(self, input_shape=None):
-        """Create the table and the variables of its quantizer."""
-        super().build(input_shape)
+        """Create the table and the variables of its quantizer; no shape is needed for them."""
+        super().build(() if input_shape is None else input_shape)
 
     @property
     def kernel(self):

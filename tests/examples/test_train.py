@@ -11,6 +11,8 @@ from absl import flags
 from example_modules import example
 from training_runs import small, tiny_model
 
+import kerasbits as kb
+
 define_flags = example("training.flags").define_flags
 checkpoint = example("training.checkpoint")
 datasets = example("datasets")
@@ -245,6 +247,7 @@ def test_a_model_for_other_images_is_refused(capsys, no_training, tiny, tmp_path
 def test_without_tfmot(capsys, no_training, tmp_path, monkeypatch):
     for name in [n for n in sys.modules if n.startswith("kerasbits.tfmot")]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(kb, "tfmot", raising=False)  # `from kerasbits import tfmot` would find it
     monkeypatch.setitem(sys.modules, "tensorflow_model_optimization", None)
     refused(capsys, "tfmot", *SMALL, f"--model_dir={tmp_path}", kind=kinds.tf_keras)
 

@@ -253,7 +253,7 @@ def test_names_and_configs_are_accepted():
 
 
 def test_wrong_role_names_the_layer():
-    with pytest.raises(ValueError, match=r"layer 'fc', input: expected .*kernel_quantizer"):
+    with pytest.raises(ValueError, match="layer 'fc', input_quantizer: expected"):
         layer_of(None, inputs=BSQ())
 
 
