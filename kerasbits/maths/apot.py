@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from keras import ops
 
-from kerasbits.maths.fused import SMALL, fused, partial_sum
+from kerasbits.maths.fused import fused, is_small, partial_sum
 from kerasbits.maths.uniform import clip_closed
 
 EPSILON = 1e-5
@@ -199,17 +199,12 @@ def _quantizer(clipped: bool):
 
 def _nearest_levels(u, levels, midpoints):
     """Whole level of each `u`, with its sign; see `signed_index`."""
-    if levels.shape[0] > MOST_COMPARED or _is_small(u):
+    if levels.shape[0] > MOST_COMPARED or is_small(u):
         return _whole_levels(signed_index(u, midpoints), levels)
     size, found = ops.abs(u), ops.zeros_like(u)
     for j in range(levels.shape[0] - 1):
         found = ops.where(size > midpoints[j], levels[j + 1], found)
     return ops.where(u < 0, 0.0 - found, found)
-
-
-def _is_small(x) -> bool:
-    shape = tuple(x.shape)
-    return None not in shape and math.prod(shape) < SMALL
 
 
 def _whole_levels(index, levels):

@@ -31,7 +31,7 @@ def fused(forward: Callable, backward: Callable, passes: bool = False) -> Callab
     Args:
         forward: `forward(x, *parameters) -> y`; float tensors.
         backward: `backward(x, *parameters, y, dy)` gives a gradient for each argument of `forward`.
-            That of a parameter may be a tensor of `partial_sum`; None is 0.
+            That of a parameter may be sums of `partial_sum`, along one more axis; None is 0.
         passes: the gradient of x is dy itself, and `backward` gives those of the parameters.
 
     Returns:
@@ -107,10 +107,14 @@ def partial_sum(values, like):
     if len(like.shape) == 0:
         return ops.sum(ops.reshape(values, (-1, columns(values.shape))), axis=0)
     missing = len(values.shape) - len(like.shape)
-    axes = tuple(
-        i for i in range(len(values.shape)) if i < missing or like.shape[i - missing] == 1
-    )
+    axes = tuple(i for i in range(len(values.shape)) if i < missing or like.shape[i - missing] == 1)
     return ops.reshape(ops.sum(values, axis=axes), like.shape) if axes else values
+
+
+def is_small(x) -> bool:
+    """Whether `one_pass` leaves a tensor of this shape to the graph."""
+    shape = tuple(x.shape)
+    return None not in shape and math.prod(shape) < SMALL
 
 
 def columns(shape) -> int:
@@ -126,4 +130,5 @@ def columns(shape) -> int:
 def _finished(gradient, argument):
     if gradient is None:
         return ops.zeros_like(argument)
-    return gradient if len(argument.shape) > 0 else ops.sum(gradient)
+    partial = len(gradient.shape) > len(argument.shape)
+    return ops.sum(gradient, axis=-1) if partial else gradient

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from keras import ops
 
-from kerasbits.maths.fused import columns, fused, one_pass
+from kerasbits.maths.fused import fused
 
 SCHEMES = ("ls1", "ls2", "lst", "gf")
 """One plane; two planes; ternary (two planes of one scale); k greedy planes."""
