@@ -35,9 +35,11 @@ lint: setup
 check-c:
 	$(MAKE) -C tflite_export/kernels check
 
-# ONLY=layers,networks measures parts; ARGS=--quick fewer rounds.
+# ONLY=layers,networks or ONLY=training measures parts; ARGS=--quick fewer rounds.
 bench: setup $(VENV)/.bench
-	$(BIN)/python -m benchmarks $(if $(ONLY),--only=$(ONLY)) $(ARGS)
+	$(if $(filter training,$(ONLY)),,$(BIN)/python -m benchmarks $(if $(ONLY),--only=$(ONLY)) $(ARGS))
+	$(if $(filter-out training,$(ONLY)),,$(BIN)/python -m benchmarks.training $(ARGS))
+	$(if $(filter-out training,$(ONLY)),,$(BIN)/python -m benchmarks.training --backend=jax $(ARGS))
 
 # Environments of other projects, for comparison: .peers/.
 bench-peers: setup
