@@ -40,7 +40,7 @@ def main() -> int:
     for name, report in found.items():
         if name.partition("-")[0] in only:
             print(f"\n### {name}\n\n{tables.machine(report.machine)}; ours: {report.isa}\n")
-            print(tables.full(report))
+            print(tables.threads(report) if name.startswith("threads") else tables.full(report))
     write(found)
     return 0
 
@@ -50,9 +50,8 @@ def measure(only: list[str], rounds: int) -> None:
     BUILT.mkdir(exist_ok=True)
     if "roofline" in only:
         say("roofline")
-        machine.pin()
         roofline.save(roofline.measure(rounds), machine.describe(), RESULTS)
-    if "layers" in only:
+    if "layers" in only or "threads" in only:
         build("layers")
     if "networks" in only or "threads" in only:
         build("networks")

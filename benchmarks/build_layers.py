@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 import kerasbits as kb
-from benchmarks.cases import KINDS, SHAPES, Kind, Shape, blob_name
+from benchmarks.cases import KINDS, SHAPES, THREADED, Kind, Shape, blob_name, packed_file
 from benchmarks.folders import BLOBS, stock_file
+from tflite_export import export
 from tflite_export.blob.writer import write_blob
 from tflite_export.collect import collect
 
@@ -29,7 +30,11 @@ def main() -> None:
         folder = BLOBS / shape.key
         folder.mkdir(parents=True)
         for kind in KINDS[shape.kind]:
-            (folder / blob_name(kind)).write_bytes(packed(model, shape, kind))
+            q = quantized(model, shape, kind)
+            (layer,) = collect(q).layers.values()
+            (folder / blob_name(kind)).write_bytes(write_blob(layer.packed))
+            if shape.kind == "conv" and kind.name in THREADED:
+                export(q, packed_file(shape, kind.name), verify=False)
 
 
 def keras_layer(shape: Shape) -> keras.Model:
@@ -43,13 +48,12 @@ def keras_layer(shape: Shape) -> keras.Model:
     return keras.Sequential([keras.Input(shape.input[1:], batch_size=1), layer])
 
 
-def packed(model: keras.Model, shape: Shape, kind: Kind) -> bytes:
+def quantized(model: keras.Model, shape: Shape, kind: Kind) -> keras.Model:
     """The layer as the methods of `kind` leave it, calibrated on normal inputs, not trained."""
     q = kb.quantize_model(model, kind.kernel, kind.inputs)
     kb.calibrate(q, samples(shape.input, 1)[0])
     kb.freeze(q)
-    (layer,) = collect(q).layers.values()
-    return write_blob(layer.packed)
+    return q
 
 
 def write_stock(model: keras.Model, shape: tuple[int, ...], key: str) -> None:

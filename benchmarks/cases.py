@@ -7,13 +7,17 @@ int8 kernel on the same shape.
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 
 import kerasbits as kb
+from benchmarks.folders import BLOBS
 
 INT8 = "XNNPACK int8"
 FLOAT = "XNNPACK float32"
 LARQ = "Larq Compute Engine"
+PACKED = "kerasbits, packed .tflite"
+KBITS = "kerasbits, .kbits"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +75,8 @@ class Kind:
         name: bits of weights x bits of inputs.
         kernel, inputs: the quantizers.
         goals: least speed ratio to a reference.
-        roof: the kernel of roofline.c that bounds it, for each instruction set.
+        roof: the kernel of roofline.c whose idea it is, for each instruction set.
+        passes: how often that kernel runs over the layer: once for each pair of bit planes.
     """
 
     name: str
@@ -79,6 +84,7 @@ class Kind:
     inputs: kb.Quantizer
     goals: Mapping[str, float]
     roof: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    passes: int = 1
 
 
 _LS1, _LS2 = kb.LeastSquaresBinary("ls1"), kb.LeastSquaresBinary("ls2")
@@ -86,12 +92,12 @@ _LST, _EIGHT = kb.LeastSquaresBinary("lst"), kb.Uniform(8)
 
 BITS = {"avx2": "and + vpshufb, nibbles", "avx512": "vpternlogq carry + vpopcntq"}
 NARROW = {"avx2": "vpmaddubsw, 16-bit sums", "avx512": "vpdpbusd"}
-WIDE = {"avx2": "vpmaddubsw + vpmaddwd", "avx512": "vpdpbusd"}
+WIDE = {"avx512": "vpdpbusd"}
 
 CONVOLUTIONS = (
     Kind("1 x 1", _LS1, _LS1, {INT8: 6.0, LARQ: 4.0}, BITS),
-    Kind("1 x 2", _LS1, _LS2, {INT8: 3.0}, NARROW),
-    Kind("2 x 2", _LS2, _LS2, {INT8: 2.0}, NARROW),
+    Kind("1 x 2", _LS1, _LS2, {INT8: 3.0}, BITS, 2),
+    Kind("2 x 2", _LS2, _LS2, {INT8: 2.0}, BITS, 4),
     Kind("1 x 8", _LS1, _EIGHT, {INT8: 2.5}, NARROW),
     Kind("2 x 8", kb.Uniform(2), _EIGHT, {INT8: 2.2}, NARROW),
     Kind("ternary x 8", _LST, _EIGHT, {INT8: 2.2}, NARROW),
@@ -100,8 +106,8 @@ CONVOLUTIONS = (
     Kind("4 x 4", kb.Uniform(4), kb.Uniform(4), {INT8: 1.4}, NARROW),
     Kind("APoT-4 x 8", kb.APoT(4), _EIGHT, {INT8: 1.4}, NARROW),
     Kind("APoT-4 x APoT-4", kb.APoT(4), kb.APoT(4), {INT8: 1.4}, NARROW),
-    Kind("5 x 8", kb.Uniform(5), _EIGHT, {INT8: 1.3}, WIDE),
-    Kind("6 x 8", kb.Uniform(6), _EIGHT, {INT8: 1.3}, WIDE),
+    Kind("5 x 8", kb.Uniform(5), _EIGHT, {INT8: 1.3}, NARROW),
+    Kind("6 x 8", kb.Uniform(6), _EIGHT, {INT8: 1.3}, NARROW),
     Kind("7 x 8", kb.Uniform(7), _EIGHT, {INT8: 1.3}, WIDE),
     Kind("8 x 8", kb.Uniform(8), _EIGHT, {INT8: 1.0}, WIDE),
 )
@@ -136,3 +142,12 @@ SHAPES = (
 def blob_name(kind: Kind) -> str:
     """Name of a packed layer among those of its shape."""
     return kind.name.replace(" ", "") + ".kbit"
+
+
+THREADED = ("1 x 1", "4 x 8", "8 x 8")
+"""Convolutions that are measured with two threads, in TFLite files of one layer."""
+
+
+def packed_file(shape: Shape, name: str) -> pathlib.Path:
+    """The TFLite file of a layer of ours, by the name of its kind."""
+    return BLOBS / shape.key / (name.replace(" ", "") + ".tflite")

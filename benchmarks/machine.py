@@ -40,13 +40,16 @@ def commit() -> str:
     return name + "+" * bool(changed)
 
 
-def pin(cores: int = 1) -> None:
-    """Keep this process and those it starts on the last `cores` of its processors.
+def pin(cores: int = 1) -> int:
+    """Keep this process and those it starts on the last `cores` of its processors; how many it got.
 
     The first one serves most interrupts.
     """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
+    if not hasattr(os, "sched_setaffinity"):
+        return min(cores, os.cpu_count() or 1)
+    kept = sorted(os.sched_getaffinity(0))[-cores:]
+    os.sched_setaffinity(0, kept)
+    return len(kept)
 
 
 def _processor() -> str:

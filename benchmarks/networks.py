@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.cases import FLOAT, INT8, LARQ
+from benchmarks.cases import FLOAT, INT8, KBITS, LARQ, PACKED
 from benchmarks.folders import LARQ_FILES
 from benchmarks.layers import larq_worker, stock_subjects
 from benchmarks.nets import NETS
 from benchmarks.results import Group, group
 from tflite_export import Interpreter
 from tflite_export.timing.bursts import Subject, subject, take_turns
-
-PACKED, KBITS = "kerasbits, packed .tflite", "kerasbits, .kbits"
 
 
 def measure(isa: str, rounds: int) -> tuple[list[Group], str]:

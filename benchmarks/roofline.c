@@ -1,6 +1,6 @@
 /* What one core does in registers, in MAC per cycle, for each idea of a kernel: tiles of channels,
- * inputs broadcast, all operands in the first cache, no packing and no finish. A kernel built on an
- * idea cannot be faster, so this is the roof above the measurements of the library.
+ * inputs broadcast, all operands in the first cache, no packing and no finish: the roof above what the
+ * library reaches with the same idea, as far as a compiler schedules it well.
  *
  *   ./roofline ROUNDS     a line for each idea: isa, name, quartiles of the MAC per cycle (tabs)
  *

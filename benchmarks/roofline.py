@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from benchmarks.clock import built
 from benchmarks.folders import BUILT
+from benchmarks.machine import pin
 
 _SOURCE = pathlib.Path(__file__).with_name("roofline.c")
 
@@ -32,13 +33,15 @@ class Roof:
 
 
 def measure(rounds: int) -> list[Roof]:
-    """All ideas that run on this processor, in turns; none on one for which none is written.
+    """All ideas that run here, in turns on one core; none where none is written for it.
 
     Raises:
         FileNotFoundError: no C compiler.
     """
     program = built(_SOURCE, BUILT / "roofline", "-O3")
-    done = subprocess.run([program, str(rounds)], check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [program, str(rounds)], check=True, stdout=subprocess.PIPE, text=True, preexec_fn=pin
+    )
     return [read(line) for line in done.stdout.splitlines()]
 
 

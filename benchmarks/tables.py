@@ -70,17 +70,19 @@ def networks(report: Report) -> str:
 
 def threads(report: Report) -> str:
     """How much faster two threads are than one."""
+    if not report.groups:
+        return report.note
     rows = []
     for group in report.groups:
         by_name = {row.name: row for row in group.rows}
         for name, row in by_name.items():
             one = name.replace("2 threads", "1 thread")
             if one != name and one in by_name:
-                who = name.partition(",")[0]
+                who = name.rpartition(",")[0]
                 ratio = row.ratios.get(one)
                 both = (us(by_name[one].seconds.median), us(row.seconds.median))
                 rows.append([group.title, who, *both, number_of(ratio), _verdicts(row)])
-    return grid(["network", "", "1 thread, us", "2 threads, us", "ratio", "goal"], rows)
+    return grid(["", "", "1 thread, us", "2 threads, us", "ratio", "goal"], rows)
 
 
 def roofs(found: Sequence[Roof]) -> str:
