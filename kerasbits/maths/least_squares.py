@@ -14,6 +14,7 @@ solvers return the true minimum.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 from keras import ops
@@ -165,7 +166,9 @@ def rows(x, axis: int | None):
     x = ops.moveaxis(x, axis, 0)
     if len(x.shape) == 1:
         return ops.expand_dims(x, -1)
-    return ops.reshape(x, (ops.shape(x)[0], -1))
+    if None in x.shape[1:]:
+        return ops.reshape(x, (ops.shape(x)[0], -1))
+    return ops.reshape(x, (-1, math.prod(x.shape[1:])))
 
 
 def planes_of(scales, scheme: str, rank: int, axis: int | None) -> list:
