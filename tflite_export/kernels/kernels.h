@@ -92,16 +92,20 @@ typedef void (*kb_pack_bits)(const uint8_t* levels, size_t count, int shift, uin
 /* The bits clip(x, lo, hi) >= 0, in the same units. */
 typedef void (*kb_signs)(float lo, float hi, const float* x, size_t count, uint8_t* image);
 
-/* y[p][r] = clamp((float)(sum_i coefficient[i][r] * sum[i][p][r]
- *                         + input_weight[r] * input_sum[p] + base[p][r]), low, high)
- * in double, from left to right, each product and each sum rounded. */
+/* y[p][r] = clamp((float)((sum_i coefficient[i][r] * sum[i][p][r]
+ *                          + input_weight[r] * input_sum[p]) * scale[r] + base[p][r]), low, high)
+ * in double, from left to right, each product and each sum rounded, the first product not added to
+ * 0. For evenly spaced levels all but scale and base are whole numbers below 2^53, so the result
+ * does not depend on how the layer was cut into parts. clamp(v) is v < low ? low : v > high ? high
+ * : v. */
 typedef struct {
   const void* sums;            /* part i lies i * part_stride bytes behind: [count][rows] */
   size_t part_stride;
   int parts, is_float;         /* at least one part */
-  const double* coefficients;  /* [parts][rows] */
+  const double* coefficients;  /* [parts][rows], or NULL if there is one part and all are 1 */
   const double* input_weights; /* [rows], or NULL if that term is left out */
   const double* input_sums;    /* [count] */
+  const double* scales;        /* [rows] */
   const double* const* base;   /* [count] pointers to [rows] */
   float low, high;
   int count, rows, used;       /* the first `used` of the rows are written */
