@@ -124,7 +124,8 @@ typedef struct {
   int count, tap_count, channels;
   const int16_t* weights; /* [tap_count][channels] */
   int fits16;             /* whether all partial sums fit int16 */
-  int32_t* sums;          /* [count][channels] */
+  const struct kb_depthwise_digits* digits; /* the same weights for x86, or NULL (depthwise.h) */
+  int32_t* sums;                            /* [count][channels] */
 } kb_depthwise_args;
 
 typedef void (*kb_depthwise)(const kb_depthwise_args* args);
