@@ -3,9 +3,13 @@
 
 #include <stdlib.h>
 
+int kb_depthwise_together(kb_isa_id isa) {
+  return isa == KB_ISA_AVX512 ? 4 : isa == KB_ISA_AVX2 ? 2 : 0;
+}
+
 typedef struct {
   const int16_t* weights;
-  int tap_count, channels, max_input;
+  int together, tap_count, channels, max_input;
 } layer;
 
 static int weight_at(const layer* from, int tap, int channel) {
@@ -23,30 +27,37 @@ static int digits_of(const layer* from, int first) {
       if (weight < INT8_MIN || weight > INT8_MAX) count = 2;
       total += abs(weight);
     }
-    if (total * from->max_input > INT16_MAX) count = 2;
+    if (total * from->max_input > INT16_MAX && from->together == 2) count = 2;
   }
-  return count;
+  return from->together == 2 || count == 1 ? count : 0;
 }
 
-/* Bytes lie as vpunpcklbw and vpunpckhbw of two taps put the inputs: half h has the channels 8h to
- * 8h + 7, then 16 + 8h to 16 + 8h + 7, and of each channel the two taps. */
+/* Bytes lie as unpack instructions put those of taps, within lanes of 16 bytes: of 2 taps, part h
+ * has the channels 8 h to 8 h + 7, then 16 + 8 h to 16 + 8 h + 7; of 4, part h has 4 h to 4 h + 3
+ * and 16 + 4 h to 16 + 4 h + 3; and of each channel the taps. */
+static int place(const layer* from, int first, int group, int i) {
+  const int taps = from->together, part = i / 32, lane = i % 32 / 16, inside = i % 16 / taps;
+  const int channel = first + 16 * lane + 16 / taps * part + inside;
+  return weight_at(from, taps * group + i % taps, channel);
+}
+
 static void cut_block(const layer* from, int first, int count, int8_t* high, int8_t* low) {
-  for (int pair = 0; pair < from->tap_count / 2 + from->tap_count % 2; pair++) {
-    for (int i = 0; i < 2 * KB_DW_BLOCK; i++) {
-      const int half = i / 32, lane = i % 32 / 16, inside = i % 16 / 2;
-      const int weight = weight_at(from, 2 * pair + i % 2, first + 16 * lane + 8 * half + inside);
-      const int upper = count == 2 ? (weight - KB_DW_LEAST) / 16 - 8 : 0;
-      high[pair * 2 * KB_DW_BLOCK + i] = (int8_t)upper;
-      low[pair * 2 * KB_DW_BLOCK + i] = (int8_t)(weight - 16 * upper);
-    }
+  const size_t bytes = kb_depthwise_bytes(from->together, from->tap_count);
+  const size_t of_group = (size_t)from->together * KB_DW_BLOCK;
+  for (size_t i = 0; i < bytes; i++) {
+    const int weight = place(from, first, (int)(i / of_group), (int)(i % of_group));
+    const int upper = count == 2 ? (weight - KB_DW_LEAST) / 16 - 8 : 0;
+    high[i] = (int8_t)upper;
+    low[i] = (int8_t)(weight - 16 * upper);
   }
 }
 
-int kb_depthwise_cut(kb_depthwise_digits* digits, const int16_t* weights, int tap_count,
-                     int channels, int max_input) {
-  const layer from = {weights, tap_count, channels, max_input};
+int kb_depthwise_cut(kb_depthwise_digits* digits, int together, const int16_t* weights,
+                     int tap_count, int channels, int max_input) {
+  const layer from = {weights, together, tap_count, channels, max_input};
   const int blocks = kb_depthwise_blocks(channels);
-  const size_t digit = ((size_t)tap_count + 1) / 2 * 2 * KB_DW_BLOCK;
+  const size_t digit = kb_depthwise_bytes(together, tap_count);
+  digits->together = together;
   digits->bytes = kb_alloc((size_t)blocks, 2 * digit);
   digits->counts = kb_alloc((size_t)blocks, sizeof *digits->counts);
   if (!digits->bytes || !digits->counts) return -1;

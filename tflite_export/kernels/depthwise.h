@@ -1,6 +1,7 @@
-/* Weights of depthwise layers for kernels that multiply pairs of taps.
+/* Weights of depthwise layers for kernels that multiply several taps at once.
  *
- * vpmaddubsw wants int8 weights, two products of which fit int16. So the int16 weights are cut:
+ * Such kernels interleave the bytes of 2 or 4 taps, and want int8 weights in the same order. With 4,
+ * vpdpbusd adds up in int32. With 2, vpmaddubsw adds up in int16; so the weights are cut, too:
  *     weight = 16 * high + low,  high in [-8, 8], low in [-8, 7]      (2 digits)
  *     weight = low                                                    (1 digit)
  * One digit does where weights fit int8 and no partial sum leaves int16. Two digits hold weights in
@@ -22,16 +23,27 @@ enum {
 };
 
 typedef struct kb_depthwise_digits {
-  int8_t* bytes;   /* [blocks][high, low][pairs of taps][2 halves][32]; high is unused if 1 digit */
+  int together;    /* taps: 2 or 4 */
+  int8_t* bytes;   /* [blocks][high, low][groups of taps][parts, as many as taps][32]; high is not
+                      used if there is one digit */
   uint8_t* counts; /* [blocks] digits: 1, 2, or 0 if a weight of the block has none */
 } kb_depthwise_digits;
 
+/* How many taps the kernel of an instruction set takes together; 0 if it takes int16 weights. */
+int kb_depthwise_together(kb_isa_id isa);
+
 /* Cut weights[tap_count][channels], for inputs of at most `max_input`; -1 without memory. What was
  * allocated is to be destroyed also then. */
-int kb_depthwise_cut(kb_depthwise_digits* digits, const int16_t* weights, int tap_count,
-                     int channels, int max_input);
+int kb_depthwise_cut(kb_depthwise_digits* digits, int together, const int16_t* weights,
+                     int tap_count, int channels, int max_input);
 
 void kb_depthwise_destroy(kb_depthwise_digits* digits);
+
+/* Bytes of one digit of a block. */
+static inline size_t kb_depthwise_bytes(int together, int tap_count) {
+  return ((size_t)tap_count + (size_t)together - 1) / (size_t)together * (size_t)together *
+         KB_DW_BLOCK;
+}
 
 static inline int kb_depthwise_blocks(int channels) {
   return channels / KB_DW_BLOCK + (channels % KB_DW_BLOCK != 0);

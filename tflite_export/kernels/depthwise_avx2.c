@@ -172,11 +172,11 @@ static void narrow(const kb_depthwise_args* args, const block* b, int digits) {
 void kb_depthwise_avx2(const kb_depthwise_args* args) {
   const kb_depthwise_digits* digits = args->digits;
   const int channels = args->channels;
-  if (!digits) {
+  if (!digits || digits->together != 2) {
     words(args, 0, channels);
     return;
   }
-  const size_t digit = ((size_t)args->tap_count + 1) / 2 * 2 * KB_DW_BLOCK;
+  const size_t digit = kb_depthwise_bytes(2, args->tap_count);
   for (int i = 0; i < kb_depthwise_blocks(channels); i++) {
     const int first = kb_depthwise_first(channels, i), count = digits->counts[i];
     const int8_t* high = digits->bytes + (size_t)i * 2 * digit;
