@@ -96,10 +96,10 @@ static int check_levels_by_hand(void) {
 static int bit_of(const uint8_t* image, int unit_bytes, size_t i) {
   const uint8_t* unit = image + i / 64 * (size_t)unit_bytes;
   const size_t c = i % 64;
-  return unit_bytes == 8 ? unit[c / 8] >> c % 8 & 1 : unit[c / 8 + c % 8 / 4 * 8] >> c % 4 & 1;
+  return unit_bytes == 8 ? unit[c / 8] >> c % 8 & 1 : unit[c / 4] >> (4 + c % 4) & 1;
 }
 
-/* Number of bits of the image that are set; those of 16-byte units leave the high nibbles 0. */
+/* Number of bits of the image that are set; those of 16-byte units leave the low nibbles 0. */
 static int bits_set(const uint8_t* image, size_t bytes) {
   int count = 0;
   for (size_t i = 0; i < bytes; i++) count += __builtin_popcount(image[i]);

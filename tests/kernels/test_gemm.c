@@ -24,7 +24,7 @@ typedef enum { RANDOM, LOWEST_WEIGHTS, HIGHEST_WEIGHTS, NO_INPUTS, DRAWS } draws
 /* One case: the numbers that the kernel multiplies, and the same as it takes them. */
 typedef struct {
   kb_form form;
-  int rows, count, taps, units, unit_bytes, max_input, max_weight;
+  int rows, used, count, taps, units, unit_bytes, max_input, max_weight;
   draws how;
   int8_t levels[16];
   double* w; /* [taps * units * channels of a unit][rows] */
@@ -51,9 +51,10 @@ static int draw_input(const sample* s) {
   return s->how == RANDOM ? between(0, s->max_input) : s->how == NO_INPUTS ? 0 : s->max_input;
 }
 
-/* Element e of a weight unit. Returns the number that it stands for. */
-static double put_weight(const sample* s, uint8_t* unit, int e) {
+/* Element e of a row of a weight unit of all rows. Returns the number that it stands for. */
+static double put_weight(const sample* s, uint8_t* all, int row, int e) {
   const int bits = code_bits(s->form), weight = draw_weight(s);
+  uint8_t* unit = all + row * kb_unit_weight_bytes(s->form, s->unit_bytes);
   if (bits) {
     const int any = between(0, (1 << bits) - 1);
     const int code = s->how == LOWEST_WEIGHTS ? 0 : s->how == HIGHEST_WEIGHTS ? 1 : any;
@@ -62,7 +63,10 @@ static double put_weight(const sample* s, uint8_t* unit, int e) {
   }
   if (s->form == KB_FORM_BITS) {
     const int bit = s->how == RANDOM ? between(0, 1) : 1;
-    unit[e / 8] |= (uint8_t)(bit << e % 8);
+    if (s->unit_bytes == 8)
+      unit[e / 8] |= (uint8_t)(bit << e % 8);
+    else
+      all[e / 4 * s->rows + row] |= (uint8_t)(bit << e % 4);
     return bit;
   }
   if (s->form == KB_FORM_F32) {
@@ -86,7 +90,7 @@ static double put_input(const sample* s, uint8_t* unit, int e) {
     if (s->unit_bytes == 8)
       unit[e / 8] |= (uint8_t)(bit << e % 8);
     else
-      unit[e / 8 + 8 * (e % 8 / 4)] |= (uint8_t)(bit << e % 4);
+      unit[e / 4] |= (uint8_t)(bit << (4 + e % 4));
     return bit;
   }
   if (s->form == KB_FORM_F32) {
@@ -104,7 +108,7 @@ static double put_input(const sample* s, uint8_t* unit, int e) {
 
 /* Windows lie anywhere, far enough apart that no two share a byte. */
 static void fill(sample* s) {
-  const int channels = kb_unit_channels(s->form), row = kb_unit_weight_bytes(s->form);
+  const int channels = kb_unit_channels(s->form), row = kb_unit_weight_bytes(s->form, s->unit_bytes);
   const int bytes = kb_unit_input_bytes(s->form, s->unit_bytes), tap = s->units * bytes;
   const int align = s->form == KB_FORM_S16 || s->form == KB_FORM_F32 ? 4 : 1;
   const int k_of_tap = s->units * channels, k = s->taps * k_of_tap;
@@ -122,7 +126,7 @@ static void fill(sample* s) {
   for (int i = 0; i < k * s->rows; i++) {
     const int unit = i / (channels * s->rows), r = i / channels % s->rows, e = i % channels;
     s->w[(unit * channels + e) * s->rows + r] =
-        put_weight(s, s->weights + (size_t)((unit * s->rows + r) * row), e);
+        put_weight(s, s->weights + (size_t)(unit * s->rows * row), r, e);
   }
   for (int i = 0; i < k * s->count; i++) {
     const int pixel = i / k, t = i % k / k_of_tap, unit = i % k_of_tap / channels;
@@ -150,6 +154,7 @@ static double definition(const sample* s, int pixel, int row) {
 static int steps_of(const sample* s) { return 32767 / (2 * s->max_input * s->max_weight); }
 
 static int run(const char* name, kb_gemm gemm, sample* s) {
+  s->used = draw() % 2 ? s->rows : between(1, s->rows);
   fill(s);
   /* Exactly as long as the contract says, so that the sanitizer sees an overrun. */
   int32_t* sums = malloc((size_t)(s->count * s->rows) * sizeof *sums);
@@ -157,10 +162,11 @@ static int run(const char* name, kb_gemm gemm, sample* s) {
   const kb_gemm_args args = {.pixels = s->pixels, .taps = s->offsets, .weights = s->weights,
                              .levels = s->levels, .sums = sums, .count = s->count,
                              .tap_count = s->taps, .units = s->units, .rows = s->rows,
-                             .unit_bytes = s->unit_bytes, .steps = steps_of(s)};
+                             .used = s->used, .unit_bytes = s->unit_bytes, .steps = steps_of(s)};
   gemm(&args);
   int wrong = 0;
   for (int i = 0; i < s->count * s->rows; i++) {
+    if (i % s->rows >= s->used) continue;
     const double want = definition(s, i / s->rows, i % s->rows);
     const double got = s->form == KB_FORM_F32 ? (double)((float*)(void*)sums)[i] : (double)sums[i];
     if (want != got && !wrong++)

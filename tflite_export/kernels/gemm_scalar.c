@@ -8,18 +8,33 @@ static uint64_t load_word(const uint8_t* p) {
   return word;
 }
 
-/* The 8 bytes of a unit whose nibbles lie apart. */
-static uint64_t join_nibbles(const uint8_t* p) { return load_word(p) | load_word(p + 8) << 4; }
-
-void kb_gemm_bits_scalar(const kb_gemm_args* args) {
+/* Inputs and weights of 4 channels a byte. */
+static void multiply_nibbles(const kb_gemm_args* args) {
   for (int p = 0; p < args->count; p++) {
     int32_t* sums = (int32_t*)args->sums + (size_t)p * (size_t)args->rows;
     const uint8_t* w = args->weights;
     memset(sums, 0, (size_t)args->rows * sizeof *sums);
     for (int tap = 0; tap < args->tap_count; tap++) {
       const uint8_t* x = args->pixels[p] + args->taps[tap];
-      for (int unit = 0; unit < args->units; unit++, x += args->unit_bytes) {
-        const uint64_t input = args->unit_bytes == 8 ? load_word(x) : join_nibbles(x);
+      for (int i = 0; i < 16 * args->units; i++)
+        for (int r = 0; r < args->rows; r++) sums[r] += __builtin_popcount(x[i] >> 4 & *w++);
+    }
+  }
+}
+
+void kb_gemm_bits_scalar(const kb_gemm_args* args) {
+  if (args->unit_bytes == 16) {
+    multiply_nibbles(args);
+    return;
+  }
+  for (int p = 0; p < args->count; p++) {
+    int32_t* sums = (int32_t*)args->sums + (size_t)p * (size_t)args->rows;
+    const uint8_t* w = args->weights;
+    memset(sums, 0, (size_t)args->rows * sizeof *sums);
+    for (int tap = 0; tap < args->tap_count; tap++) {
+      const uint8_t* x = args->pixels[p] + args->taps[tap];
+      for (int unit = 0; unit < args->units; unit++, x += 8) {
+        const uint64_t input = load_word(x);
         for (int r = 0; r < args->rows; r++, w += 8)
           sums[r] += __builtin_popcountll(input & load_word(w));
       }

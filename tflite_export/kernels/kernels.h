@@ -5,7 +5,7 @@
  * as zero bytes. The channels of one pixel are cut into units:
  *
  *   form  an input unit                            a weight unit, for each row of the tile
- *   BITS  64 channels: 8 bytes or 16, see below    64 channels: 8 bytes
+ *   BITS  64 channels: 8 bytes or 16, see below    64 channels: as many bytes
  *   S8    4 channels: 4 uint8                      4 int8, of at most 128 in magnitude
  *   S16   2 channels: 2 int16 in [0, 255]          2 int16
  *   F32   1 channel: 1 float                       1 float
@@ -16,11 +16,11 @@
  * P1, P2 and P4 keep the codes of weights; a weight is levels[code]. They are for layers whose
  * weights are too many for the caches.
  *
- * Bit c of a BITS unit is bit c % 8 of byte c / 8. Instruction sets that count bits by looking up
- * nibbles take inputs as 16 bytes instead: the low nibbles of the 8 bytes, then the high ones, each
- * in the low half of a byte.
+ * Bit c of a BITS unit is bit c % 8 of byte c / 8. Instruction sets that look up nibbles take 16
+ * bytes instead, of 4 channels each: in an input unit bit c is bit 4 + c % 4 of byte c / 4, so that
+ * the byte is the offset of a table of 16 bytes; in a weight unit it is bit c % 4 of a byte.
  *
- * A weight tile is [tap][unit][rows][weight unit]. Image and weights may be read, but not written,
+ * A weight tile is [tap][unit][rows][weight unit], for units of nibbles [tap][unit][16][rows]. Image and weights may be read, but not written,
  * up to KB_SLACK - 1 bytes behind their end. Pointers need no alignment beyond that of a byte. */
 #ifndef KERASBITS_KERNELS_H
 #define KERASBITS_KERNELS_H
@@ -51,11 +51,21 @@ static inline int kb_unit_channels(kb_form form) {
   return channels[form];
 }
 
-static inline int kb_unit_weight_bytes(kb_form form) { return form == KB_FORM_BITS ? 8 : 4; }
+static inline int kb_unit_weight_bytes(kb_form form, int bits_unit_bytes) {
+  return form == KB_FORM_BITS ? bits_unit_bytes : 4;
+}
 
 /* Bytes of an input unit; those of BITS depend on the instruction set. */
 static inline int kb_unit_input_bytes(kb_form form, int bits_unit_bytes) {
   return form == KB_FORM_BITS ? bits_unit_bytes : form < KB_FORM_P1 ? 4 : kb_unit_channels(form);
+}
+
+/* Set the bit of channel c (of 64) of a row, in the unit of BITS weights of a tile of `rows`. */
+static inline void kb_put_weight_bit(uint8_t* unit, int unit_bytes, int rows, int row, int c) {
+  if (unit_bytes == 8)
+    unit[row * 8 + c / 8] |= (uint8_t)(1u << c % 8);
+  else
+    unit[c / 4 * rows + row] |= (uint8_t)(1u << c % 4);
 }
 
 /* sums[p][r] = sum over taps, units and their elements of weight * input
@@ -69,6 +79,7 @@ typedef struct {
   void* sums;                   /* int32, or float for F32: [count][rows]; overwritten */
   int count, tap_count, units;  /* units of one tap */
   int rows;                     /* the kernel's own constant; any number for the scalar kernels */
+  int used;                     /* rows that are wanted; the other sums may stay unset */
   int unit_bytes;               /* BITS: 8 or 16, the instruction set's own */
   int steps; /* S8, P1, P2, P4: as many units as keep all pairs of products in int16:
                 32767 / (2 * largest input * largest weight), 0 if not even one */
