@@ -70,6 +70,12 @@ int kb_depthwise_cut(kb_depthwise_digits* digits, int together, const int16_t* w
   return 0;
 }
 
+size_t kb_depthwise_memory(const kb_depthwise_digits* digits, int tap_count, int channels) {
+  const size_t blocks = (size_t)kb_depthwise_blocks(channels);
+  const size_t bytes = blocks * 2 * kb_depthwise_bytes(digits->together, tap_count);
+  return bytes + (blocks + 63) / 64 * 64;
+}
+
 void kb_depthwise_destroy(kb_depthwise_digits* digits) {
   free(digits->bytes);
   free(digits->counts);

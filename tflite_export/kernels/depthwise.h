@@ -39,6 +39,9 @@ int kb_depthwise_cut(kb_depthwise_digits* digits, int together, const int16_t* w
 
 void kb_depthwise_destroy(kb_depthwise_digits* digits);
 
+/* Bytes that digits hold. */
+size_t kb_depthwise_memory(const kb_depthwise_digits* digits, int tap_count, int channels);
+
 /* Bytes of one digit of a block. */
 static inline size_t kb_depthwise_bytes(int together, int tap_count) {
   return ((size_t)tap_count + (size_t)together - 1) / (size_t)together * (size_t)together *
