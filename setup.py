@@ -27,6 +27,7 @@ FLAGS_OF_SET = {
     "avx2": ["-mavx2"],
     "avx512": ["-mavx2", *(f"-mavx512{part}" for part in AVX512)],
     "neondot": ["-march=armv8.2-a+dotprod"],
+    "neoni8mm": ["-march=armv8.2-a+dotprod+i8mm"],
 }
 # Names of the processor family as Apple's compiler has it, and as machines say it.
 X86, ARM = ("x86_64", "amd64"), ("arm64", "aarch64")

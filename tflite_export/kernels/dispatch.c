@@ -12,7 +12,7 @@
 #endif
 
 static const char* const kIsaNames[KB_ISAS] = {"scalar", "avx2", "avx512", "neon",
-                                                "neondot"};
+                                                "neondot", "neoni8mm"};
 
 #if defined(__x86_64__)
 static int has_extension(kb_isa_id isa) {
@@ -26,22 +26,42 @@ static int has_extension(kb_isa_id isa) {
           __builtin_cpu_supports("avx512bitalg"));
 }
 #elif defined(__aarch64__)
+#if defined(__APPLE__)
+static int has_feature(const char* name) {
+  int found = 0;
+  size_t size = sizeof found;
+  return !sysctlbyname(name, &found, &size, NULL, 0) && found;
+}
+#endif
+
 static int has_dot_product(void) {
 #if defined(__ARM_FEATURE_DOTPROD)
   return 1; /* this very file was compiled for it */
 #elif defined(__linux__)
   return (getauxval(AT_HWCAP) >> 20 & 1) != 0; /* HWCAP_ASIMDDP, which old headers lack */
 #elif defined(__APPLE__)
-  int found = 0;
-  size_t size = sizeof found;
-  return !sysctlbyname("hw.optional.arm.FEAT_DotProd", &found, &size, NULL, 0) && found;
+  return has_feature("hw.optional.arm.FEAT_DotProd");
+#else
+  return 0;
+#endif
+}
+
+static int has_matrix_product(void) {
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+  return 1;
+#elif defined(__linux__)
+  return (getauxval(AT_HWCAP2) >> 13 & 1) != 0; /* HWCAP2_I8MM */
+#elif defined(__APPLE__)
+  return has_feature("hw.optional.arm.FEAT_I8MM");
 #else
   return 0;
 #endif
 }
 
 static int has_extension(kb_isa_id isa) {
-  return isa == KB_ISA_NEON || (isa == KB_ISA_NEONDOT && has_dot_product());
+  if (isa == KB_ISA_NEON) return 1;
+  if (isa == KB_ISA_NEONI8MM) return has_dot_product() && has_matrix_product();
+  return isa == KB_ISA_NEONDOT && has_dot_product();
 }
 #else
 static int has_extension(kb_isa_id isa) {

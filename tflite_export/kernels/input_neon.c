@@ -25,8 +25,9 @@ static inline int16x8_t narrow(int32x4_t a, int32x4_t b) {
 static inline void sixteen_levels(const kb_grid* grid, const float* x, uint8_t* levels) {
   const float32x4_t low = vdupq_n_f32((float)-grid->zero);
   const float32x4_t high = vdupq_n_f32((float)(grid->top - grid->zero));
-  const int16x8_t a = narrow(round_four(grid, x, low, high), round_four(grid, x + 4, low, high));
-  const int16x8_t b = narrow(round_four(grid, x + 8, low, high), round_four(grid, x + 12, low, high));
+  int32x4_t fours[4];
+  for (int i = 0; i < 4; i++) fours[i] = round_four(grid, x + 4 * i, low, high);
+  const int16x8_t a = narrow(fours[0], fours[1]), b = narrow(fours[2], fours[3]);
   const uint8x16_t bytes = vuzp1q_u8(vreinterpretq_u8_s16(a), vreinterpretq_u8_s16(b));
   vst1q_u8(levels, vaddq_u8(bytes, vdupq_n_u8((uint8_t)grid->zero))); /* modulo 256 */
 }

@@ -26,8 +26,9 @@ extern "C" {
 
 typedef struct kb_op kb_op;
 
-/* Name of the instruction set in use: "scalar", "avx2", "avx512", "neon" or "neondot" (NEON with
- * dot products). The variable KERASBITS_ISA forces one, where there is an environment. */
+/* Name of the instruction set in use: "scalar", "avx2", "avx512", "neon", "neondot" (NEON with dot
+ * products) or "neoni8mm" (and with matrix products). The variable KERASBITS_ISA forces one, where
+ * there is an environment. */
 KB_API const char* kb_isa(void);
 
 /* Check a blob and repack its weights. The blob may be released afterwards. */

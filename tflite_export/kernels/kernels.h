@@ -149,6 +149,7 @@ typedef enum {
   KB_ISA_AVX512,
   KB_ISA_NEON,
   KB_ISA_NEONDOT,
+  KB_ISA_NEONI8MM,
   KB_ISAS
 } kb_isa_id;
 
