@@ -2,7 +2,7 @@
  *
  * The law rounds t = d / step, d = clip(x) - origin, to a whole number. Here d is multiplied with two
  * numbers beside 1 / step, a little smaller and a little larger: by 2^-21 of it, while all roundings
- * of t and of the products amount to less than 2^-22. So t lies between the products, and where both
+ * of t and of the products amount to at most 2^-22. So t lies between the products, and where both
  * round to the same whole number, t does. Where they do not, about once in a hundred times, 32
  * values are divided.
  *
