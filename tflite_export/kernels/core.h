@@ -34,4 +34,7 @@ int kb_fail(kb_error error, const char* format, ...) KB_PRINTF(2, 3);
 /* Zeroed memory on a 64-byte border, NULL if there is none. Release it with free(). */
 void* kb_alloc(size_t count, size_t size);
 
+/* What kb_alloc takes for so many bytes. */
+static inline size_t kb_room(size_t bytes) { return bytes ? (bytes + 63) / 64 * 64 : 64; }
+
 #endif

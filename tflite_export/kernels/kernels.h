@@ -20,8 +20,9 @@
  * bytes instead, of 4 channels each: in an input unit bit c is bit 4 + c % 4 of byte c / 4, so that
  * the byte is the offset of a table of 16 bytes; in a weight unit it is bit c % 4 of a byte.
  *
- * A weight tile is [tap][unit][rows][weight unit], for units of nibbles [tap][unit][16][rows]. Image and weights may be read, but not written,
- * up to KB_SLACK - 1 bytes behind their end. Pointers need no alignment beyond that of a byte. */
+ * A weight tile is [tap][unit][rows][weight unit], for units of nibbles [tap][unit][16][rows]. Image
+ * and weights may be read, but not written, up to KB_SLACK - 1 bytes behind their end. Pointers need
+ * no alignment beyond that of a byte. */
 #ifndef KERASBITS_KERNELS_H
 #define KERASBITS_KERNELS_H
 

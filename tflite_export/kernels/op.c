@@ -3,14 +3,6 @@
 
 #include <stdlib.h>
 
-static double* per_channel(const kb_blob* blob, int section, double otherwise) {
-  double* values = kb_alloc((size_t)blob->out, sizeof *values);
-  int present = blob->section[section].bytes > 0;
-  for (int64_t o = 0; values && o < blob->out; o++)
-    values[o] = present ? (double)kb_blob_f32(blob, section, o) : otherwise;
-  return values;
-}
-
 static int fill(kb_op* op, const void* data, size_t bytes, kb_blob* blob, kb_error error) {
   if (blob->op == KB_EMBEDDING) {
     int failed = kb_embedding_create(data, bytes, blob, &op->embedding, error);
@@ -18,14 +10,8 @@ static int fill(kb_op* op, const void* data, size_t bytes, kb_blob* blob, kb_err
     return failed;
   }
   if (kb_select_kernels(&op->kernels, error) || kb_input_create(blob, &op->input, error) ||
-      kb_weights_create(blob, &op->input, &op->weights, error))
+      kb_weights_create(blob, &op->input, &op->kernels, &op->weights, error))
     return -1;
-  op->multiplier = per_channel(blob, KB_MULTIPLIER, 1);
-  op->bias = per_channel(blob, KB_BIAS, 0);
-  if (!op->multiplier || !op->bias) return kb_fail(error, "out of memory");
-  for (int64_t i = 0; op->weights.panels && i < blob->groups * KB_FORMS; i++)
-    op->uses[i % KB_FORMS] |= op->weights.panels[i].rows > 0;
-  op->uses[KB_FORM_F32] |= op->weights.depthwise != NULL;
   memset(blob->section, 0, sizeof blob->section);
   op->geometry = *blob;
   return 0;
@@ -110,8 +96,7 @@ void kb_op_free(kb_op* op) {
   kb_input_destroy(&op->input);
   kb_weights_destroy(&op->weights);
   kb_embedding_destroy(&op->embedding);
-  free(op->multiplier);
-  free(op->bias);
+  kb_pool_destroy(op->own_pool);
   free(op->scratch);
   free(op);
 }

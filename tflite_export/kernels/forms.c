@@ -1,0 +1,131 @@
+#include "forms.h"
+
+kb_image_kind kb_image_of(kb_form form) {
+  switch (form) {
+    case KB_FORM_BITS:
+      return KB_IMAGE_BITS;
+    case KB_FORM_S16:
+      return KB_IMAGE_S16;
+    case KB_FORM_F32:
+      return KB_IMAGE_F32;
+    default:
+      return KB_IMAGE_U8;
+  }
+}
+
+/* Products a cycle, as measured in convolutions; S8 by the steps that fit int16: none, one, two or
+ * three, more. What an instruction set lacks is done by the plainer one. */
+typedef struct {
+  double bits, s8[4], s16, p1, p2, p4;
+} kb_rates;
+
+static const kb_rates kRates[KB_ISAS] = {
+    [KB_ISA_SCALAR] = {12, {2, 2, 2, 2}, 2, 1, 1, 1},
+    [KB_ISA_AVX2] = {110, {12, 22, 28, 40}, 14, 40, 40, 40},
+    [KB_ISA_AVX512] = {250, {110, 110, 110, 110}, 55, 80, 80, 80},
+    [KB_ISA_NEON] = {60, {10, 16, 20, 24}, 10, 12, 12, 12},
+    [KB_ISA_NEONDOT] = {60, {50, 50, 50, 50}, 10, 40, 40, 40},
+};
+
+enum {
+  kMemoryRate = 12,    /* bytes a cycle from beyond the second-level cache */
+  kCacheBytes = 1 << 19 /* weights that stay in the second-level cache */
+};
+
+int kb_channel_rows(const kb_channel* channel, kb_form form) {
+  if (form == KB_FORM_F32 || (channel->linear && form != KB_FORM_BITS)) return 1;
+  return channel->planes;
+}
+
+int kb_channel_shift(const kb_channel* channel) {
+  if (!channel->linear) return 0;
+  const int most = channel->top <= UINT8_MAX ? INT8_MAX : INT16_MAX;
+  const int low = channel->top - most, high = most + 1;
+  return channel->zero < low ? low : channel->zero > high ? high : channel->zero;
+}
+
+int kb_channel_most(const kb_channel* channel) {
+  if (!channel->linear) return 1;
+  const int shift = kb_channel_shift(channel), rest = channel->top - shift;
+  return shift > rest ? shift : rest > 0 ? rest : 1;
+}
+
+static double s8_rate(const kb_rates* rates, const kb_input* input, int most) {
+  const int steps = INT16_MAX / (2 * input->bytes.most * most);
+  return rates->s8[steps < 2 ? steps : steps < 4 ? 2 : 3];
+}
+
+static int code_bits(kb_form form) {
+  return form == KB_FORM_P1 ? 1 : form == KB_FORM_P2 ? 2 : form == KB_FORM_P4 ? 4 : 0;
+}
+
+/* The packed form of a channel of a dense layer, S8 if there is none. */
+static kb_form packed_form(const kb_blob* blob, const kb_channel* channel) {
+  if (blob->op != KB_DENSE || !channel->linear || channel->width > 4) return KB_FORM_S8;
+  if (kb_channel_most(channel) > KB_MAX_S8) return KB_FORM_S8;
+  return channel->width == 1 ? KB_FORM_P1 : channel->width == 2 ? KB_FORM_P2 : KB_FORM_P4;
+}
+
+/* Cycles for one weight and one output pixel. Weights that do not stay in the cache are read anew
+ * for each few of them. */
+static double cycles(const kb_blob* blob, const kb_input* input, const kb_kernels* kernels,
+                     const kb_channel* channel, kb_form form) {
+  const kb_rates* rates = &kRates[kernels->gemm_isa[form]];
+  double rows = kb_channel_rows(channel, form) * (double)input->bytes.count, rate = rates->s16;
+  double bytes = form == KB_FORM_S16 ? 2 : 1;
+  if (form == KB_FORM_BITS) {
+    const kb_layout layout = kb_layout_of(blob, KB_IMAGE_BITS, kernels);
+    const double padding = (double)(layout.taps * layout.units * 64) / (double)blob->row;
+    rows = channel->planes * (double)input->planes.count * padding;
+    rate = rates->bits;
+    bytes = channel->planes / 8.0;
+  } else if (form == KB_FORM_S8) {
+    rate = s8_rate(rates, input, kb_channel_most(channel));
+  } else if (form != KB_FORM_S16) {
+    rate = form == KB_FORM_P1 ? rates->p1 : form == KB_FORM_P2 ? rates->p2 : rates->p4;
+    bytes = code_bits(form) / 8.0;
+  }
+  const int far = blob->op == KB_DENSE && (double)blob->row * (double)blob->out > kCacheBytes;
+  const double moved = far ? bytes / kMemoryRate : 0, computed = rows / rate;
+  return computed > moved ? computed : moved;
+}
+
+kb_form kb_choose_form(const kb_blob* blob, const kb_input* input, const kb_kernels* kernels,
+                       const kb_channel* channel) {
+  if (blob->input_kind == KB_INPUT_FLOAT || blob->encoding == KB_FLOATS) return KB_FORM_F32;
+  kb_kernels plain;
+  kb_form best = KB_FORM_S16;
+  if (!channel->linear) { /* rounds in the order of its planes, so the choice is the same anywhere */
+    kb_kernels_of(KB_ISA_SCALAR, &plain);
+    kernels = &plain;
+  }
+  const kb_form forms[] = {KB_FORM_S8, KB_FORM_BITS, packed_form(blob, channel)};
+  for (int i = 0; i < 3; i++) {
+    if (!kernels->gemm[forms[i]]) continue;
+    if (forms[i] != KB_FORM_BITS && kb_channel_most(channel) > KB_MAX_S8) continue;
+    if (cycles(blob, input, kernels, channel, forms[i]) <
+        cycles(blob, input, kernels, channel, best))
+      best = forms[i];
+  }
+  return best;
+}
+
+kb_layout kb_layout_of(const kb_blob* blob, kb_image_kind kind, const kb_kernels* kernels) {
+  static const kb_form forms[KB_IMAGES] = {KB_FORM_BITS, KB_FORM_S8, KB_FORM_S16, KB_FORM_F32};
+  /* P1 and P2 take more channels at a time than S8: images of dense layers suit all. */
+  const int of_unit = kb_unit_channels(forms[kind]);
+  const int64_t taps = blob->kernel[0] * blob->kernel[1];
+  kb_layout layout = {.taps = taps, .channels = blob->in, .unit_channels = of_unit};
+  layout.unit_bytes = kb_unit_input_bytes(forms[kind], kernels->bits_unit_bytes);
+  layout.units = (blob->in + of_unit - 1) / of_unit;
+  /* Where channels fill their units, or the units of a tap are many, patches cost more than they
+   * save. */
+  const int64_t joined = (blob->row + of_unit - 1) / of_unit;
+  const int64_t few = kind == KB_IMAGE_BITS ? (4 * taps * layout.units > 5 * joined) : layout.units < 4;
+  if (taps == 1 || !few) return layout;
+  layout.flat = 1;
+  layout.taps = 1;
+  layout.channels = blob->row;
+  layout.units = joined;
+  return layout;
+}
