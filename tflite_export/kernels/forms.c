@@ -1,5 +1,7 @@
 #include "forms.h"
 
+#include <math.h>
+
 kb_image_kind kb_image_of(kb_form form) {
   switch (form) {
     case KB_FORM_BITS:
@@ -50,6 +52,10 @@ int kb_channel_most(const kb_channel* channel) {
   return shift > rest ? shift : rest > 0 ? rest : 1;
 }
 
+static int fits_int8(const kb_channel* channel) {
+  return !channel->linear || channel->top <= UINT8_MAX;
+}
+
 static double s8_rate(const kb_rates* rates, const kb_input* input, int most) {
   const int steps = INT16_MAX / (2 * input->bytes.most * most);
   return rates->s8[steps < 2 ? steps : steps < 4 ? 2 : 3];
@@ -62,7 +68,7 @@ static int code_bits(kb_form form) {
 /* The packed form of a channel of a dense layer, S8 if there is none. */
 static kb_form packed_form(const kb_blob* blob, const kb_channel* channel) {
   if (blob->op != KB_DENSE || !channel->linear || channel->width > 4) return KB_FORM_S8;
-  if (kb_channel_most(channel) > KB_MAX_S8) return KB_FORM_S8;
+  if (!fits_int8(channel)) return KB_FORM_S8;
   return channel->width == 1 ? KB_FORM_P1 : channel->width == 2 ? KB_FORM_P2 : KB_FORM_P4;
 }
 
@@ -90,19 +96,30 @@ static double cycles(const kb_blob* blob, const kb_input* input, const kb_kernel
   return computed > moved ? computed : moved;
 }
 
+/* Whether the sums of a channel are exact in double in whatever form they are found. With an offset
+ * they are if it is some 256th parts of a step, as in 1-bit weights of +-1: -1/2. */
+static int is_exact(const kb_channel* channel) {
+  if (!channel->linear || channel->origin == 0 || channel->scale == 0) return channel->linear;
+  const double ratio = channel->origin / channel->scale;
+  return ratio * channel->scale == channel->origin && fabs(ratio) < KB_MAX_ZERO &&
+         ratio * 256 == rint(ratio * 256);
+}
+
 kb_form kb_choose_form(const kb_blob* blob, const kb_input* input, const kb_kernels* kernels,
                        const kb_channel* channel) {
   if (blob->input_kind == KB_INPUT_FLOAT || blob->encoding == KB_FLOATS) return KB_FORM_F32;
   kb_kernels plain;
   kb_form best = KB_FORM_S16;
-  if (!channel->linear) { /* rounds in the order of its planes, so the choice is the same anywhere */
+  const int exact = is_exact(channel) && input->linear;
+  if (!exact) { /* where sums are rounded, the form must be the same on all machines */
     kb_kernels_of(KB_ISA_SCALAR, &plain);
     kernels = &plain;
   }
-  const kb_form forms[] = {KB_FORM_S8, KB_FORM_BITS, packed_form(blob, channel)};
+  const kb_form packed = exact ? packed_form(blob, channel) : KB_FORM_S8;
+  const kb_form forms[] = {KB_FORM_S8, KB_FORM_BITS, packed};
   for (int i = 0; i < 3; i++) {
     if (!kernels->gemm[forms[i]]) continue;
-    if (forms[i] != KB_FORM_BITS && kb_channel_most(channel) > KB_MAX_S8) continue;
+    if (forms[i] != KB_FORM_BITS && !fits_int8(channel)) continue;
     if (cycles(blob, input, kernels, channel, forms[i]) <
         cycles(blob, input, kernels, channel, best))
       best = forms[i];
