@@ -42,6 +42,7 @@ KB_INLINE void add_bytes(const uint8_t* const* x, size_t at, const uint8_t* w, i
 /* Bytes to sums of 16 bits: rows 0, 2, 4, ... and rows 1, 3, 5, ... of the vector. */
 KB_INLINE void widen_bytes(int pixels, int vectors, __m256i bytes[][2], __m256i* shorts) {
   const __m256i even = _mm256_set1_epi16(255);
+  __asm__ volatile("" : : : "memory"); /* registers are for bytes: shorts stay in memory till now */
   KB_UNROLL for (int i = 0; i < pixels * vectors; i++) {
     __m256i* byte = &bytes[i / vectors][i % vectors];
     shorts[2 * i] = _mm256_add_epi16(shorts[2 * i], _mm256_and_si256(*byte, even));
@@ -73,7 +74,7 @@ KB_INLINE void multiply(const kb_gemm_args* args, int first, int pixels, int vec
   int32_t* sums = (int32_t*)args->sums + (size_t)first * kRows;
   const uint8_t* w = args->weights;
   __m256i bytes[kPixels][2], held[4 * kPixels], *shorts = held;
-  __asm__("" : "+r"(shorts)); /* these belong in memory, the registers are for the bytes */
+  __asm__("" : "+r"(shorts)); /* some memory, for all the compiler knows */
   int in_bytes = 0, in_shorts = 0, more = 0;
   KB_UNROLL for (int i = 0; i < pixels * vectors; i++) {
     bytes[i / vectors][i % vectors] = _mm256_setzero_si256();
@@ -100,31 +101,24 @@ KB_INLINE void multiply(const kb_gemm_args* args, int first, int pixels, int vec
   widen_shorts(pixels, vectors, shorts, sums, more);
 }
 
-KB_INLINE void multiply_all(const kb_gemm_args* args, int vectors) {
-  int p = 0;
-  for (; p + kPixels <= args->count; p += kPixels) multiply(args, p, kPixels, vectors);
-  switch (args->count - p) {
-    case 4:
-      multiply(args, p, 4, vectors);
-      break;
-    case 3:
-      multiply(args, p, 3, vectors);
-      break;
-    case 2:
-      multiply(args, p, 2, vectors);
-      break;
-    case 1:
-      multiply(args, p, 1, vectors);
-      break;
-    default:
-      break;
+/* A function each, since compilers run out of registers if all are one. */
+#define MULTIPLY(pixels, vectors)                                                              \
+  static __attribute__((noinline)) void multiply_##pixels##_##vectors(const kb_gemm_args* args, \
+                                                                      int first) {             \
+    multiply(args, first, pixels, vectors);                                                    \
   }
-}
+MULTIPLY(1, 1) MULTIPLY(2, 1) MULTIPLY(3, 1) MULTIPLY(4, 1) MULTIPLY(5, 1)
+MULTIPLY(1, 2) MULTIPLY(2, 2) MULTIPLY(3, 2) MULTIPLY(4, 2) MULTIPLY(5, 2)
 
 void kb_gemm_bits_avx2(const kb_gemm_args* args) {
-  if (args->used > kVector)
-    multiply_all(args, 2);
-  else
-    multiply_all(args, 1);
+  typedef void (*tile)(const kb_gemm_args*, int);
+  static const tile kTiles[2][kPixels] = {
+      {multiply_1_1, multiply_2_1, multiply_3_1, multiply_4_1, multiply_5_1},
+      {multiply_1_2, multiply_2_2, multiply_3_2, multiply_4_2, multiply_5_2}};
+  const tile* tiles = kTiles[args->used > kVector];
+  for (int p = 0; p < args->count; p += kPixels) {
+    const int left = args->count - p;
+    tiles[(left < kPixels ? left : kPixels) - 1](args, p);
+  }
 }
 #endif
