@@ -31,7 +31,7 @@ FLAGS_OF_SET = {
 }
 # Names of the processor family as Apple's compiler has it, and as machines say it.
 X86, ARM = ("x86_64", "amd64"), ("arm64", "aarch64")
-NO_UNDEFINED = [] if APPLE else ["-Wl,--no-undefined"]
+LINKED = ["-pthread"] + ([] if APPLE else ["-Wl,--no-undefined"])
 
 # The sources go with the package: apps link them.
 SHIPPED = ["*.c", "*.h", "*.inc", "*.modulemap", "Makefile", "CMakeLists.txt"]
@@ -103,7 +103,7 @@ class BuildLibrary(build_ext):
             objects,
             self.get_ext_fullpath(ext.name),
             libraries=["m"],
-            extra_postargs=NO_UNDEFINED,
+            extra_postargs=LINKED,
             target_lang="c",
         )
 

@@ -116,7 +116,7 @@ def test_truncated_and_flipped_blobs_are_refused():
             assert not accepted(NativeOp, bytes(broken))
 
 
-def test_the_library_needs_only_libc_and_libm():
+def test_the_library_needs_only_libc_libm_and_threads():
     if not sys.platform.startswith("linux") or not shutil.which("readelf"):
         pytest.skip("needs readelf")
     path = str(native.library_path())
@@ -124,7 +124,7 @@ def test_the_library_needs_only_libc_and_libm():
     needed = [
         line.split("[")[1].rstrip("]") for line in listing.stdout.splitlines() if "NEEDED" in line
     ]
-    assert set(needed) <= {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2"}
+    assert set(needed) <= {"libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-x86-64.so.2"}
 
 
 def test_only_one_object_holds_avx2_code(tmp_path):

@@ -9,7 +9,11 @@ static int fill(kb_op* op, const void* data, size_t bytes, kb_blob* blob, kb_err
     op->geometry = *blob;
     return failed;
   }
-  if (kb_select_kernels(&op->kernels, error) || kb_input_create(blob, &op->input, error) ||
+  if (kb_select_kernels(&op->kernels, error) || kb_input_create(blob, &op->input, error)) return -1;
+  if (blob->op == KB_DEPTHWISE &&
+      kb_dw_create(blob, &op->input, &op->kernels, &op->depthwise, error))
+    return -1;
+  if (!op->depthwise.parts &&
       kb_weights_create(blob, &op->input, &op->kernels, &op->weights, error))
     return -1;
   memset(blob->section, 0, sizeof blob->section);
@@ -94,6 +98,7 @@ void kb_op_input_codes(const kb_op* op, const float* x, size_t count, uint16_t* 
 void kb_op_free(kb_op* op) {
   if (!op) return;
   kb_input_destroy(&op->input);
+  kb_dw_destroy(&op->depthwise);
   kb_weights_destroy(&op->weights);
   kb_embedding_destroy(&op->embedding);
   kb_pool_destroy(op->own_pool);

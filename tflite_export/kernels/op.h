@@ -2,6 +2,7 @@
 #ifndef KERASBITS_OP_H
 #define KERASBITS_OP_H
 
+#include "depthwise_layer.h"
 #include "embedding.h"
 #include "im2col.h"
 #include "kb.h"
@@ -12,7 +13,8 @@ struct kb_op {
   kb_blob geometry; /* without sections, but for an embedding */
   kb_embedding embedding;
   kb_input input;
-  kb_weights weights;
+  kb_dw_layer depthwise; /* has parts if the layer is depthwise and on whole numbers, */
+  kb_weights weights;    /* is empty then */
   kb_kernels kernels;
   kb_pool* pool;     /* its own or another's; NULL for one thread */
   kb_pool* own_pool; /* of kb_op_set_threads */
@@ -99,6 +101,11 @@ void kb_gather_patches(const kb_op* op, const kb_plan* plan, kb_image_kind kind,
 
 /* Run a plan in op->scratch, which is large enough. */
 void kb_execute(const kb_op* op, const kb_plan* plan, const float* x, float* y);
+
+/* What a plan says to a depthwise layer on whole numbers. */
+static inline kb_dw_run kb_dw_run_of(const kb_op* op, const kb_plan* plan) {
+  return (kb_dw_run){&op->depthwise, &op->input, &op->kernels, &plan->window, plan->images};
+}
 
 /* Scratch memory of all, and of one worker. */
 static inline void* kb_shared(const kb_op* op, size_t at) { return op->scratch + at; }

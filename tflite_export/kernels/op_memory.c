@@ -27,5 +27,5 @@ size_t kb_op_memory(const kb_op* op) {
   const kb_blob* layer = &op->geometry;
   const size_t bytes = room(1, sizeof *op) + (op->scratch ? room(1, op->scratch_bytes) : 0);
   if (kb_op_takes_ids(op)) return bytes + of_embedding(layer, &op->embedding);
-  return bytes + of_input(layer) + op->weights.bytes;
+  return bytes + of_input(layer) + op->depthwise.bytes + op->weights.bytes;
 }

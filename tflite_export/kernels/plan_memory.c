@@ -159,9 +159,20 @@ static int plan_depthwise(const kb_op* op, kb_plan* plan) {
          place(&plan->bytes, values, sizeof(float), &plan->image[KB_IMAGE_F32].at);
 }
 
+/* A depthwise layer on whole numbers plans its own. */
+static int plan_whole(const kb_op* op, kb_plan* plan) {
+  const kb_dw_run run = kb_dw_run_of(op, plan);
+  return kb_dw_scratch(&run, &plan->worker_bytes) ||
+         __builtin_mul_overflow(plan->worker_bytes, (size_t)kb_pool_threads(op->pool),
+                                &plan->bytes);
+}
+
 int kb_plan_memory(const kb_op* op, kb_plan* plan, kb_error error) {
   const kb_blob* layer = &op->geometry;
   if (layer->op == KB_EMBEDDING) return 0;
+  if (op->depthwise.parts && !plan_whole(op, plan)) return 0;
+  if (op->depthwise.parts)
+    return kb_fail(error, "expected less scratch memory than the address space");
   int failed = layer->op == KB_DEPTHWISE && plan_depthwise(op, plan);
   for (int kind = 0; kind < KB_IMAGES; kind++)
     failed |= plan_image(op, plan, (kb_image_kind)kind);

@@ -296,6 +296,11 @@ static void run_image(kb_run* run) {
 
 void kb_execute(const kb_op* op, const kb_plan* plan, const float* x, float* y) {
   const kb_blob* layer = &op->geometry;
+  if (op->depthwise.parts) {
+    const kb_dw_run whole = kb_dw_run_of(op, plan);
+    kb_dw_execute(&whole, op->pool, op->scratch, x, y);
+    return;
+  }
   if (layer->op == KB_DEPTHWISE) {
     kb_depthwise_float(op, plan, x, y);
     return;
