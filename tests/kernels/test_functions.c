@@ -77,7 +77,7 @@ static int check_levels(const char* name, kb_levels levels, kb_isa_id isa) {
     free(x);
     free(got);
   }
-  printf("%-28s %s\n", name, wrong ? "WRONG" : "ok");
+  printf("%-24s %s\n", name, wrong ? "WRONG" : "ok");
   return wrong;
 }
 
@@ -139,7 +139,7 @@ static int check_bits(const char* name, kb_pack_bits pack, kb_signs signs, int u
     free(levels);
     free(image);
   }
-  printf("%-28s %s\n", name, wrong ? "WRONG" : "ok");
+  printf("%-24s %s\n", name, wrong ? "WRONG" : "ok");
   return wrong;
 }
 
@@ -230,7 +230,7 @@ static int check_finish(const char* name, kb_finish finish, kb_isa_id isa) {
     wrong += run_finish(name, finish, args, c);
   }
   free(c);
-  if (kb_isa_supported(isa)) printf("%-28s %s\n", name, wrong ? "WRONG" : "ok");
+  if (kb_isa_supported(isa)) printf("%-24s %s\n", name, wrong ? "WRONG" : "ok");
   return wrong;
 }
 
