@@ -183,7 +183,9 @@ static void fill_finish(finish_case* c, kb_finish_args* args) {
     c->bases[p] = c->base[between(0, p)];
     c->input_sums[p] = number();
     for (int r = 0; r < KB_MAX_ROWS; r++) c->base[p][r] = number();
+    c->base[p][1] = -0.0; /* and a product of 0 or -0: a clamp at 0 keeps the sign of the sum */
   }
+  c->scales[1] = 0;
 }
 
 static int run_finish(const char* name, kb_finish finish, kb_finish_args args, finish_case* c) {
@@ -195,7 +197,7 @@ static int run_finish(const char* name, kb_finish finish, kb_finish_args args, f
   args.input_sums = args.input_weights ? c->input_sums : NULL;
   args.scales = c->scales;
   args.base = c->bases;
-  args.low = draw() % 2 ? -INFINITY : -0.5f;
+  args.low = draw() % 2 ? -INFINITY : draw() % 2 ? -0.5f : 0;
   args.high = draw() % 2 ? INFINITY : 6;
   args.y_stride = (size_t)(args.used + between(0, 3));
   /* Exactly as many floats as may be written. */
