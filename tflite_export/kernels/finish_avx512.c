@@ -1,6 +1,8 @@
 /* Sums to outputs for AVX-512, in double: 32 rows at a time, pixel by pixel, so that outputs are
  * written as they lie and what belongs to the rows stays in registers. */
 #if defined(__x86_64__)
+#include <math.h>
+
 #include "avx512.h"
 
 enum { kGroup = 8, kGroups = 4 };
@@ -14,7 +16,7 @@ typedef struct {
 static group make_group(const kb_finish_args* args, size_t row) {
   const size_t left = (size_t)args->used - row;
   const __mmask8 used = (__mmask8)(left < kGroup ? (1u << left) - 1 : 255);
-  group group = {_mm512_set1_pd(1), _mm512_setzero_pd(),
+  group group = {_mm512_setzero_pd(), _mm512_setzero_pd(),
                  _mm512_maskz_loadu_pd(used, args->scales + row), _mm512_setzero_pd(), used};
   if (args->coefficients)
     group.coefficient = _mm512_maskz_loadu_pd(used, args->coefficients + row);
@@ -44,19 +46,20 @@ KB_INLINE __m512d add_parts(const kb_finish_args* args, __m512d total, size_t at
   return total;
 }
 
-/* One rounding for each operation of the law (-ffp-contract=off); a coefficient of 1 changes
- * nothing. Of min and max each returns its second operand for NaN. */
+/* One rounding for each operation of the law (-ffp-contract=off). Of min and max each returns its
+ * second operand for NaN. */
 KB_INLINE __m256 outputs(const kb_finish_args* args, const group* group, size_t pixel, size_t row,
-                         const int is_float) {
+                         const int is_float, int clamps) {
   const size_t at = pixel * (size_t)args->rows + row;
   __m512d total = load_sums(args->sums, at, group->used, is_float);
-  total = _mm512_mul_pd(total, group->coefficient);
+  if (args->coefficients) total = _mm512_mul_pd(total, group->coefficient);
   if (args->parts > 1) total = add_parts(args, total, at, row, group->used, is_float);
   if (args->input_weights) {
     __m512d input = _mm512_set1_pd(args->input_sums[pixel]);
     total = _mm512_add_pd(total, _mm512_mul_pd(group->input_weight, input));
   }
   __m256 y = _mm512_cvtpd_ps(_mm512_add_pd(_mm512_mul_pd(total, group->scale), group->base));
+  if (!clamps) return y;
   y = _mm256_max_ps(_mm256_set1_ps(args->low), y);
   return _mm256_min_ps(_mm256_set1_ps(args->high), y);
 }
@@ -66,6 +69,7 @@ KB_INLINE __m256 outputs(const kb_finish_args* args, const group* group, size_t 
 KB_INLINE void finish_rows(const kb_finish_args args, size_t row, const int groups,
                            const int is_float) {
   group group[kGroups];
+  const int clamps = args.low > -INFINITY || args.high < INFINITY;
   const double* base = NULL;
   KB_UNROLL
   for (int g = 0; g < groups; g++) group[g] = make_group(&args, row + kGroup * (size_t)g);
@@ -79,7 +83,7 @@ KB_INLINE void finish_rows(const kb_finish_args args, size_t row, const int grou
     KB_UNROLL
     for (int g = 0; g < groups; g++) {
       const size_t at = row + kGroup * (size_t)g;
-      __m256 y = outputs(&args, &group[g], p, at, is_float);
+      __m256 y = outputs(&args, &group[g], p, at, is_float, clamps);
       _mm256_mask_storeu_ps(args.y + p * args.y_stride + at, group[g].used, y);
     }
   }
