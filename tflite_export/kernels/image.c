@@ -99,29 +99,54 @@ static void fill_words(const kb_strip* strip) {
   }
 }
 
-/* Whole units follow each other without gaps, so all pixels of the strip are as one. */
+/* Pixels whose bytes follow each other without gaps are as one of many channels. */
 static int is_dense(const kb_strip* strip, const kb_image* image) {
-  return channels(strip) % 64 == 0 && groups(strip) == 1 && image->spacing[1] == 1;
+  const size_t n = channels(strip), unit = (size_t)strip->op->kernels.bits_unit_bytes;
+  return image->pixel_bytes * 64 == n * unit && groups(strip) == 1 && image->spacing[1] == 1;
+}
+
+/* Bits of `count` levels, or signs of as many floats if there are no levels. Of the last unit no
+ * more is written than the pixels take: what lies behind may be theirs who fill the next row. */
+static void put_bits(const kb_strip* strip, const uint8_t* levels, const float* x, int shift,
+                     size_t count, size_t bytes, uint8_t* to) {
+  const kb_kernels* kernels = &strip->op->kernels;
+  const size_t unit = (size_t)kernels->bits_unit_bytes, units = bytes / unit;
+  const size_t whole = bytes % unit ? units * 64 : count;
+  uint8_t last[16];
+  if (whole && levels) kernels->pack_bits(levels, whole, shift, to);
+  if (whole && !levels) kernels->signs(strip->op->input.lo, strip->op->input.hi, x, whole, to);
+  if (whole == count) return;
+  if (levels)
+    kernels->pack_bits(levels + whole, count - whole, shift, last);
+  else
+    kernels->signs(strip->op->input.lo, strip->op->input.hi, x + whole, count - whole, last);
+  memcpy(to + units * unit, last, bytes - units * unit);
+}
+
+/* One term of one group: bits of levels, or signs of floats. */
+static kb_place put_term(const kb_strip* strip, const uint8_t* levels, int shift, size_t term,
+                         size_t group) {
+  const kb_image* image = &strip->plan->image[KB_IMAGE_BITS];
+  const size_t n = channels(strip), all = n * groups(strip);
+  const kb_place place = place_of(strip, image, term, group);
+  const int dense = is_dense(strip, image);
+  const int64_t pieces = !dense ? place.visible : place.visible > 0;
+  const size_t of_piece = dense ? (size_t)place.visible : 1;
+  uint8_t* to = place.first;
+  for (int64_t i = 0; i < pieces; i++, to += place.step) {
+    const size_t at = (size_t)i * all + group * n;
+    put_bits(strip, levels ? levels + at : NULL, strip->x + at, shift, n * of_piece,
+             image->pixel_bytes * of_piece, to);
+  }
+  return place;
 }
 
 static void fill_bits(const kb_strip* strip) {
-  const kb_image* image = &strip->plan->image[KB_IMAGE_BITS];
   const kb_terms* terms = &strip->op->input.planes;
-  const kb_pack_bits pack = strip->op->kernels.pack_bits;
-  const size_t n = channels(strip), all = n * groups(strip);
   for (int t = 0; t < terms->count; t++) {
     const int shift = terms->term[t].shift;
     const uint8_t* from = shift < 8 ? strip->low : strip->high;
-    for (size_t g = 0; g < groups(strip); g++) {
-      const kb_place place = place_of(strip, image, (size_t)t, g);
-      if (is_dense(strip, image)) {
-        if (place.visible) pack(from, n * (size_t)place.visible, shift % 8, place.first);
-        continue;
-      }
-      uint8_t* to = place.first;
-      for (int64_t i = 0; i < place.visible; i++, to += place.step)
-        pack(from + (size_t)i * all + g * n, n, shift % 8, to);
-    }
+    for (size_t g = 0; g < groups(strip); g++) put_term(strip, from, shift % 8, (size_t)t, g);
   }
 }
 
@@ -176,37 +201,31 @@ static void sum_levels(const kb_strip* strip) {
 /* Whether the input is one bit, its sign, and nobody needs it as a level. */
 static int is_sign(const kb_op* op, const kb_plan* plan) {
   return op->input.kind == KB_INPUT_PLANES && op->input.bits == 1 &&
-         plan->image[KB_IMAGE_BITS].used && !op->weights.layout[KB_IMAGE_BITS].flat &&
+         plan->image[KB_IMAGE_BITS].used &&
+         kb_packs_pixels(&op->weights.layout[KB_IMAGE_BITS], &op->geometry) &&
          !plan->image[KB_IMAGE_U8].used && !plan->image[KB_IMAGE_S16].used;
 }
 
 static double bits_set(const uint8_t* bytes, size_t count) {
   uint64_t total = 0, word;
-  for (size_t i = 0; i < count; i += sizeof word) { /* units have 8 or 16 bytes */
-    memcpy(&word, bytes + i, sizeof word);
+  for (; count >= sizeof word; count -= sizeof word, bytes += sizeof word) {
+    memcpy(&word, bytes, sizeof word);
     total += (uint64_t)__builtin_popcountll(word);
   }
-  return (double)total;
+  word = 0;
+  memcpy(&word, bytes, count);
+  return (double)(total + (uint64_t)__builtin_popcountll(word));
 }
 
 static void fill_signs(const kb_strip* strip) {
-  const kb_op* op = strip->op;
   const kb_image* image = &strip->plan->image[KB_IMAGE_BITS];
-  const size_t n = channels(strip), all = n * groups(strip);
-  const float lo = op->input.lo, hi = op->input.hi;
   for (size_t g = 0; g < groups(strip); g++) {
-    const kb_place place = place_of(strip, image, 0, g);
-    uint8_t* to = place.first;
-    if (place.visible && is_dense(strip, image))
-      op->kernels.signs(lo, hi, strip->x, n * (size_t)place.visible, to);
-    else
-      for (int64_t i = 0; i < place.visible; i++, to += place.step)
-        op->kernels.signs(lo, hi, strip->x + (size_t)i * all + g * n, n, to);
-    if (!op->weights.needs_input_sums) continue;
+    const kb_place place = put_term(strip, NULL, 0, 0, g);
+    if (!strip->op->weights.needs_input_sums) continue;
     double* sums = sums_of(strip, g);
-    to = place.first;
-    for (int64_t i = 0; i < place.visible; i++, to += place.step)
-      sums[i] = bits_set(to, image->pixel_bytes);
+    const uint8_t* pixel = place.first;
+    for (int64_t i = 0; i < place.visible; i++, pixel += place.step)
+      sums[i] = bits_set(pixel, image->pixel_bytes);
   }
 }
 
@@ -232,7 +251,8 @@ static void fill_strip(kb_strip* strip) {
   if (bytes->used) fill_bytes(strip);
   if (plan->image[KB_IMAGE_S16].used) fill_words(strip);
   if (plan->image[KB_IMAGE_BITS].used)
-    (op->weights.layout[KB_IMAGE_BITS].flat ? fill_levels : fill_bits)(strip);
+    (kb_packs_pixels(&op->weights.layout[KB_IMAGE_BITS], &op->geometry) ? fill_bits
+                                                                        : fill_levels)(strip);
   if (op->weights.needs_input_sums) sum_levels(strip);
 }
 

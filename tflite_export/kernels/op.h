@@ -107,6 +107,12 @@ static inline kb_dw_run kb_dw_run_of(const kb_op* op, const kb_plan* plan) {
   return (kb_dw_run){&op->depthwise, &op->input, &op->kernels, &plan->window, plan->images};
 }
 
+/* Whether pixels of BITS are packed before windows are copied: always, unless the layout is flat and
+ * the channels do not fill bytes, so that bits of one window are packed together. */
+static inline int kb_packs_pixels(const kb_layout* layout, const kb_blob* layer) {
+  return !layout->flat || layer->in * layout->unit_bytes % 64 == 0;
+}
+
 /* Scratch memory of all, and of one worker. */
 static inline void* kb_shared(const kb_op* op, size_t at) { return op->scratch + at; }
 

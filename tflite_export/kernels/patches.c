@@ -70,7 +70,7 @@ static void gather_bits(const kb_op* op, const kb_plan* plan, int64_t group, int
 void kb_gather_patches(const kb_op* op, const kb_plan* plan, kb_image_kind kind, int64_t group,
                        int64_t first, int count, int worker) {
   const kb_image* image = &plan->image[kind];
-  if (kind == KB_IMAGE_BITS && op->weights.layout[kind].flat) {
+  if (kind == KB_IMAGE_BITS && !kb_packs_pixels(&op->weights.layout[kind], &op->geometry)) {
     gather_bits(op, plan, group, first, count, worker);
     return;
   }

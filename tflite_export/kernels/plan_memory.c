@@ -30,6 +30,10 @@ static size_t element_bytes(kb_image_kind kind) {
 
 static int pixel_bytes(const kb_blob* blob, const kb_layout* layout, kb_image_kind kind,
                        size_t* bytes) {
+  if (layout->flat && kind == KB_IMAGE_BITS && kb_packs_pixels(layout, blob)) {
+    *bytes = (size_t)blob->in * (size_t)layout->unit_bytes / 64;
+    return 0;
+  }
   if (layout->flat)
     return __builtin_mul_overflow((size_t)blob->in, element_bytes(kind), bytes);
   if (__builtin_mul_overflow((size_t)layout->units, (size_t)layout->unit_bytes, bytes)) return -1;
@@ -68,7 +72,8 @@ static int plan_image(const kb_op* op, kb_plan* plan, kb_image_kind kind) {
   if (!image->used) return 0;
   const int is_bits = kind == KB_IMAGE_BITS, is_float = kind == KB_IMAGE_F32;
   const int terms = is_float ? 1 : is_bits ? op->input.planes.count : op->input.bytes.count;
-  image->terms = is_bits && layout->flat ? op->input.level_bits > 8 ? 2 : 1 : terms;
+  image->terms = terms;
+  if (is_bits && !kb_packs_pixels(layout, layer)) image->terms = op->input.level_bits > 8 ? 2 : 1;
   if (pixel_bytes(layer, layout, kind, &image->pixel_bytes) || set_size(plan, image)) return -1;
   int64_t pixels, planes;
   if (__builtin_mul_overflow(image->size[0], image->size[1], &pixels) ||
@@ -141,7 +146,8 @@ static int plan_worker(const kb_op* op, kb_plan* plan, int64_t sums) {
     if (image->patch_terms)
       failed |= place(bytes, terms * block, image->patch_bytes, &plan->patches[kind]);
   }
-  const int gathers = plan->image[KB_IMAGE_BITS].patch_terms > 0;
+  const int gathers = plan->image[KB_IMAGE_BITS].used &&
+                      !kb_packs_pixels(&op->weights.layout[KB_IMAGE_BITS], layer);
   failed |= place(bytes, gathers ? layer->row : 0, 2, &plan->patch_levels);
   failed |= place(bytes, sums * block, sizeof(int32_t), &plan->sums);
   failed |= place(bytes, (int64_t)plan->most_parts * KB_MAX_ROWS, sizeof(double),
