@@ -14,18 +14,29 @@
 #include "input.h"
 #include "pool.h"
 
+/* Channels are cut into slabs, so that the sums of many pixels fit the nearest cache. What belongs
+ * to channels lies slab by slab: of those with `width` channels from `first` on, numbers that are
+ * [n][out] for the layer are [n][width] from n * first on. */
 typedef struct {
   int parts;       /* sums of an output: 1 or 2; 0 if the layer is done in floats */
-  int channels, repeats; /* of the input; outputs of each */
+  int channels, repeats;  /* of the input; outputs of each */
+  int slabs;
   int tap_count, outside; /* taps; the level of taps outside of the image */
   int16_t* weights[2];    /* [taps][out] of each part */
-  kb_depthwise_digits digits[2];
+  kb_depthwise_digits* digits[2]; /* [slabs], NULL if the kernel takes none */
   int fits16[2];
-  double* coefficients; /* [2][out], NULL if there is one part */
+  double* coefficients;  /* [2][out], NULL if there is one part */
   double *scales, *base; /* [out] */
   float low, high;
-  size_t bytes;         /* allocated for all this */
+  size_t bytes;          /* allocated for all this */
 } kb_dw_layer;
+
+/* The first channel of a slab, or of the one behind the last: whole blocks, but at the end. */
+static inline int kb_dw_first(const kb_dw_layer* layer, int slab) {
+  const int64_t out = (int64_t)layer->channels * layer->repeats;
+  if (slab == layer->slabs) return (int)out;
+  return (int)(out * slab / layer->slabs / KB_DW_BLOCK * KB_DW_BLOCK);
+}
 
 /* Fill a zeroed layer; parts stays 0 where it has to be done in floats: float or plane inputs or
  * inputs of more than 8 bits, weights of uneven levels, and taps outside of an image where the

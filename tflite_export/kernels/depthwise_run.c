@@ -17,7 +17,8 @@ enum {
 typedef struct {
   int64_t rows, columns; /* of the ring */
   int64_t in_channels, out_channels;
-  int pixels;        /* of one call */
+  int width;  /* channels of the widest slab */
+  int pixels; /* of one call */
   size_t row_bytes;
   size_t ring, sums, taps, bases, codes, levels, bytes;
 } sizes;
@@ -39,7 +40,11 @@ static int find_sizes(const kb_dw_run* run, sizes* s) {
   const int64_t out = (int64_t)layer->channels * layer->repeats;
   *s = (sizes){.rows = reach(window, 0), .in_channels = layer->channels, .out_channels = out};
   s->columns = (window->out[1] - 1) * window->stride[1] + reach(window, 1);
-  int64_t pixels = kSumBytes / 4 / (out * layer->parts), row, ring, codes;
+  for (int slab = 0; slab < layer->slabs; slab++) {
+    const int width = kb_dw_first(layer, slab + 1) - kb_dw_first(layer, slab);
+    if (width > s->width) s->width = width;
+  }
+  int64_t pixels = kSumBytes / 4 / (s->width * layer->parts), row, ring, codes;
   if (pixels > kMostPixels) pixels = kMostPixels;
   s->pixels = pixels < 2 ? 2 : (int)pixels;
   int failed = __builtin_mul_overflow(s->columns, out, &row) ||
@@ -49,7 +54,7 @@ static int find_sizes(const kb_dw_run* run, sizes* s) {
   if (failed) return -1;
   s->row_bytes = (size_t)row;
   failed |= place(s, ring + KB_SLACK, 1, &s->ring);
-  failed |= place(s, out * s->pixels * layer->parts, sizeof(int32_t), &s->sums);
+  failed |= place(s, (int64_t)s->width * s->pixels * layer->parts, sizeof(int32_t), &s->sums);
   failed |= place(s, layer->tap_count, sizeof(ptrdiff_t), &s->taps);
   failed |= place(s, s->pixels, sizeof(double*), &s->bases);
   failed |= place(s, codes, sizeof(uint16_t), &s->codes);
@@ -142,41 +147,57 @@ static void find_taps(const worker* w, int64_t out_row, ptrdiff_t* taps) {
   }
 }
 
-/* Sums and outputs of some pixels of a row. */
-static void take_pixels(const worker* w, const ptrdiff_t* taps, int64_t column, int count,
+/* Sums and outputs of some pixels of a row, in the channels of a slab. */
+static void take_pixels(const worker* w, const ptrdiff_t* taps, int slab, int64_t column, int count,
                         float* y) {
   const kb_dw_layer* layer = w->run->layer;
-  const sizes* s = w->sizes;
-  const size_t pixel = (size_t)s->out_channels;
+  const size_t first = (size_t)kb_dw_first(layer, slab);
+  const size_t width = (size_t)kb_dw_first(layer, slab + 1) - first;
+  const size_t pixel = (size_t)w->sizes->out_channels;
   const size_t step = (size_t)w->run->window->stride[1] * pixel;
-  int32_t* sums = (int32_t*)(void*)(w->scratch + s->sums);
-  kb_depthwise_args args = {.pixel = w->scratch + s->ring + (size_t)column * step,
+  int32_t* sums = (int32_t*)(void*)(w->scratch + w->sizes->sums);
+  kb_depthwise_args args = {.pixel = w->scratch + w->sizes->ring + (size_t)column * step + first,
                             .pixel_step = step,
                             .taps = taps,
                             .count = count,
                             .tap_count = layer->tap_count,
-                            .channels = (int)pixel};
+                            .channels = (int)width};
   for (int i = 0; i < layer->parts; i++) {
-    args.weights = layer->weights[i];
+    args.weights = layer->weights[i] + first * (size_t)layer->tap_count;
     args.fits16 = layer->fits16[i];
-    args.digits = layer->digits[i].bytes ? &layer->digits[i] : NULL;
-    args.sums = sums + (size_t)i * (size_t)count * pixel;
+    args.digits = layer->digits[i] ? &layer->digits[i][slab] : NULL;
+    args.sums = sums + (size_t)i * (size_t)count * width;
     w->run->kernels->depthwise(&args);
   }
+  const double** bases = (const double**)(void*)(w->scratch + w->sizes->bases);
+  for (int i = 0; i < count; i++) bases[i] = layer->base + first;
+  const double* coefficients = layer->coefficients;
   const kb_finish_args finish = {.sums = sums,
-                                 .part_stride = (size_t)count * pixel * sizeof *sums,
+                                 .part_stride = (size_t)count * width * sizeof *sums,
                                  .parts = layer->parts,
-                                 .coefficients = layer->coefficients,
-                                 .scales = layer->scales,
-                                 .base = (const double* const*)(void*)(w->scratch + s->bases),
+                                 .coefficients = coefficients ? coefficients + 2 * first : NULL,
+                                 .scales = layer->scales + first,
+                                 .base = bases,
                                  .low = layer->low,
                                  .high = layer->high,
                                  .count = count,
-                                 .rows = (int)pixel,
-                                 .used = (int)pixel,
-                                 .y = y,
+                                 .rows = (int)width,
+                                 .used = (int)width,
+                                 .y = y + first,
                                  .y_stride = pixel};
   w->run->kernels->finish(&finish);
+}
+
+static void take_row(const worker* w, const ptrdiff_t* taps, float* y) {
+  const sizes* s = w->sizes;
+  const int64_t columns = w->run->window->out[1];
+  for (int slab = 0; slab < w->run->layer->slabs; slab++) {
+    for (int64_t column = 0; column < columns; column += s->pixels) {
+      const int64_t left = columns - column;
+      take_pixels(w, taps, slab, column, left < s->pixels ? (int)left : s->pixels,
+                  y + column * s->out_channels);
+    }
+  }
 }
 
 /* Output rows first to end - 1. */
@@ -190,12 +211,7 @@ static void take_rows(const worker* w, int64_t first, int64_t end) {
     if (next < top) next = top;
     for (; next < top + s->rows; next++) fill_row(w, next);
     find_taps(w, row, taps);
-    float* y = w->y + row * window->out[1] * s->out_channels;
-    for (int64_t column = 0; column < window->out[1]; column += s->pixels) {
-      const int64_t left = window->out[1] - column;
-      take_pixels(w, taps, column, left < s->pixels ? (int)left : s->pixels,
-                  y + column * s->out_channels);
-    }
+    take_row(w, taps, w->y + row * window->out[1] * s->out_channels);
   }
 }
 
@@ -218,8 +234,6 @@ static void take_band(void* context, int item, int index) {
   const int64_t out = window->out[0] * window->out[1] * job->sizes.out_channels;
   const worker w = {job->run, &job->sizes, job->scratch + (size_t)index * job->sizes.bytes,
                     job->x + image * in, job->y + image * out};
-  const double** bases = (const double**)(void*)(w.scratch + job->sizes.bases);
-  for (int i = 0; i < job->sizes.pixels; i++) bases[i] = job->run->layer->base;
   take_rows(&w, first, first + (left < job->band_rows ? left : job->band_rows));
 }
 

@@ -4,7 +4,10 @@
 #include "channel.h"
 #include "depthwise_layer.h"
 
-enum { kMostTaps = 257 }; /* 257 * 255 * 32767 < 2^31 */
+enum {
+  kMostTaps = 257, /* 257 * 255 * 32767 < 2^31 */
+  kSlab = 128      /* channels, about */
+};
 
 typedef struct {
   const kb_blob* blob;
@@ -73,9 +76,23 @@ static double parameter(const kb_blob* blob, int section, int64_t channel, doubl
   return blob->section[section].bytes ? (double)kb_blob_f32(blob, section, channel) : otherwise;
 }
 
+/* Where number n of a channel is, of those that are [n][out]. */
+typedef struct {
+  size_t at, step;
+} place;
+
+static place place_of(const kb_dw_layer* layer, int64_t channel, int rows) {
+  int slab = 0;
+  while (kb_dw_first(layer, slab + 1) <= channel) slab++;
+  const size_t first = (size_t)kb_dw_first(layer, slab);
+  const size_t width = (size_t)kb_dw_first(layer, slab + 1) - first;
+  return (place){first * (size_t)rows + (size_t)channel - first, width};
+}
+
 static int pack_channel(const packer* p, const kb_channel* channel) {
   kb_dw_layer* layer = p->layer;
-  const size_t out = (size_t)p->blob->out, o = (size_t)channel->index;
+  const size_t o = (size_t)channel->index;
+  const place weights = place_of(layer, channel->index, layer->tap_count);
   const double multiplier = parameter(p->blob, KB_MULTIPLIER, channel->index, 1);
   const double unit = multiplier * p->input->unit;
   double sum = 0;
@@ -84,8 +101,9 @@ static int pack_channel(const packer* p, const kb_channel* channel) {
     int64_t total = 0;
     for (int tap = 0; tap < layer->tap_count; tap++) {
       const int weight = p->numbers[tap] - channel->zero;
-      layer->weights[0][(size_t)tap * out + o] = (int16_t)weight;
-      if (layer->parts > 1) layer->weights[1][(size_t)tap * out + o] = 1;
+      const size_t at = weights.at + (size_t)tap * weights.step;
+      layer->weights[0][at] = (int16_t)weight;
+      if (layer->parts > 1) layer->weights[1][at] = 1;
       total += weight;
     }
     sum = channel->origin * layer->tap_count + channel->scale * (double)total;
@@ -94,34 +112,47 @@ static int pack_channel(const packer* p, const kb_channel* channel) {
   if (p->input->offset != 0) layer->base[o] += multiplier * p->input->offset * sum;
   layer->scales[o] = layer->parts > 1 ? unit : unit * channel->scale;
   if (layer->parts > 1) {
-    layer->coefficients[o] = channel->scale;
-    layer->coefficients[out + o] = channel->origin;
+    const place at = place_of(layer, channel->index, 2);
+    layer->coefficients[at.at] = channel->scale;
+    layer->coefficients[at.at + at.step] = channel->origin;
   }
   return 0;
 }
 
 /* Whether no partial sum of a channel leaves int16. */
-static int fits16(const kb_dw_layer* layer, const int16_t* weights, size_t out, int most) {
-  for (size_t o = 0; o < out; o++) {
+static int fits16(const int16_t* weights, int taps, int channels, int most) {
+  for (int c = 0; c < channels; c++) {
     int64_t total = 0;
-    for (int tap = 0; tap < layer->tap_count; tap++)
-      total += abs(weights[(size_t)tap * out + o]);
+    for (int tap = 0; tap < taps; tap++)
+      total += abs(weights[(size_t)tap * (size_t)channels + (size_t)c]);
     if (total * most > INT16_MAX) return 0;
   }
   return 1;
 }
 
-static int cut(const packer* p, const kb_kernels* kernels) {
+static int cut_part(const packer* p, int part, int together) {
   kb_dw_layer* layer = p->layer;
-  const int out = (int)p->blob->out, most = p->input->bytes.most;
-  const int together = kb_depthwise_together(kernels->isa);
-  for (int i = 0; i < layer->parts; i++) {
-    layer->fits16[i] = fits16(layer, layer->weights[i], (size_t)out, most);
+  const int taps = layer->tap_count, most = p->input->bytes.most;
+  layer->fits16[part] = 1;
+  if (together) {
+    layer->digits[part] = take(layer, (size_t)layer->slabs, sizeof *layer->digits[part]);
+    if (!layer->digits[part]) return -1;
+  }
+  for (int slab = 0; slab < layer->slabs; slab++) {
+    const int first = kb_dw_first(layer, slab), width = kb_dw_first(layer, slab + 1) - first;
+    const int16_t* weights = layer->weights[part] + (size_t)first * (size_t)taps;
+    layer->fits16[part] &= fits16(weights, taps, width, most);
     if (!together) continue;
-    if (kb_depthwise_cut(&layer->digits[i], together, layer->weights[i], layer->tap_count, out,
-                         most))
-      return -1;
-    layer->bytes += kb_depthwise_memory(&layer->digits[i], layer->tap_count, out);
+    kb_depthwise_digits* digits = &layer->digits[part][slab];
+    if (kb_depthwise_cut(digits, together, weights, taps, width, most)) return -1;
+    layer->bytes += kb_depthwise_memory(digits, taps, width);
+  }
+  return 0;
+}
+
+static int cut(const packer* p, const kb_kernels* kernels) {
+  for (int part = 0; part < p->layer->parts; part++) {
+    if (cut_part(p, part, kb_depthwise_together(kernels->isa))) return -1;
   }
   return 0;
 }
@@ -145,6 +176,7 @@ int kb_dw_create(const kb_blob* blob, const kb_input* input, const kb_kernels* k
     *layer = (kb_dw_layer){.parts = 1 + has_offset,
                            .channels = (int)blob->groups,
                            .repeats = (int)(blob->out / blob->groups),
+                           .slabs = blob->out > kSlab ? (int)(blob->out / kSlab) : 1,
                            .tap_count = (int)blob->row,
                            .outside = zero_level(input) < 0 ? 0 : zero_level(input),
                            .low = blob->act_min,
@@ -159,7 +191,9 @@ int kb_dw_create(const kb_blob* blob, const kb_input* input, const kb_kernels* k
 void kb_dw_destroy(kb_dw_layer* layer) {
   for (int i = 0; i < 2; i++) {
     free(layer->weights[i]);
-    kb_depthwise_destroy(&layer->digits[i]);
+    for (int slab = 0; layer->digits[i] && slab < layer->slabs; slab++)
+      kb_depthwise_destroy(&layer->digits[i][slab]);
+    free(layer->digits[i]);
   }
   free(layer->coefficients);
   free(layer->scales);
