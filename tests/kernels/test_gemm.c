@@ -108,9 +108,10 @@ static double put_input(const sample* s, uint8_t* unit, int e) {
 
 /* Some kernels multiply codes instead of levels where that is possible. */
 static void space_evenly(sample* s) {
-  const int last = (1 << code_bits(s->form)) - 1, first = between(-s->max_weight, s->max_weight);
-  const int room = s->max_weight - abs(first), step = last > 0 ? between(-room, room) / last : 0;
-  for (int i = 0; i <= last; i++) s->levels[i] = (int8_t)(first + step * i);
+  const int most = s->max_weight < 128 ? s->max_weight : 127;
+  const int last = (1 << code_bits(s->form)) - 1;
+  const int first = between(-s->max_weight, most), end = draw() % 2 ? most : between(-most, most);
+  for (int i = 0; i <= last; i++) s->levels[i] = (int8_t)(first + (end - first) / last * i);
 }
 
 /* Windows lie anywhere, far enough apart that no two share a byte. */
@@ -130,7 +131,7 @@ static void fill(sample* s) {
   for (int i = 0; i < 16; i++) s->levels[i] = (int8_t)draw_weight(s);
   s->levels[0] = (int8_t)-s->max_weight;
   if (s->max_weight < 128) s->levels[1] = (int8_t)s->max_weight;
-  if (draw() % 2) space_evenly(s);
+  if (code_bits(s->form) && draw() % 2) space_evenly(s);
   for (int i = 0; i < k * s->rows; i++) {
     const int unit = i / (channels * s->rows), r = i / channels % s->rows, e = i % channels;
     s->w[(unit * channels + e) * s->rows + r] =
