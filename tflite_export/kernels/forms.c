@@ -36,6 +36,8 @@ enum {
   kCacheBytes = 1 << 19 /* weights that stay in the second-level cache */
 };
 
+static const double kSumCycles = 0.5; /* for each part of an output, to double and to the total */
+
 int kb_channel_rows(const kb_channel* channel, kb_form form) {
   if (form == KB_FORM_F32 || (channel->linear && form != KB_FORM_BITS)) return 1;
   return channel->planes;
@@ -80,11 +82,13 @@ static double cycles(const kb_blob* blob, const kb_input* input, const kb_kernel
                      const kb_channel* channel, kb_form form) {
   const kb_rates* rates = &kRates[kernels->gemm_isa[form]];
   double rows = kb_channel_rows(channel, form) * (double)input->bytes.count, rate = rates->s16;
+  double parts = rows;
   double bytes = form == KB_FORM_S16 ? 2 : 1;
   if (form == KB_FORM_BITS) {
     const kb_layout layout = kb_layout_of(blob, KB_IMAGE_BITS, kernels);
     const double padding = (double)(layout.taps * layout.units * 64) / (double)blob->row;
-    rows = channel->planes * (double)input->planes.count * padding;
+    parts = channel->planes * (double)input->planes.count;
+    rows = parts * padding;
     rate = rates->bits;
     bytes = channel->planes / 8.0;
   } else if (form == KB_FORM_S8) {
@@ -94,7 +98,8 @@ static double cycles(const kb_blob* blob, const kb_input* input, const kb_kernel
     bytes = code_bits(form) / 8.0;
   }
   const int far = blob->op == KB_DENSE && (double)blob->row * (double)blob->out > kCacheBytes;
-  const double moved = far ? bytes / rates->memory : 0, computed = rows / rate;
+  const double moved = far ? bytes / rates->memory : 0;
+  const double computed = rows / rate + parts * kSumCycles / (double)blob->row;
   return computed > moved ? computed : moved;
 }
 

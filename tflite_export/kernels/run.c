@@ -27,6 +27,7 @@ typedef struct {
   int count;
   float* y; /* of the first */
   int64_t group;
+  int64_t based; /* first channel of the tile that the bases are of, -1 if there are none */
 } kb_block;
 
 static void* own(const kb_block* block, size_t at) {
@@ -179,11 +180,16 @@ static const double* repeat_coefficients(const kb_block* block, const kb_tile* t
 }
 
 /* Pointers to what the outputs of a tile start from. */
-static const double* const* bases_of(const kb_block* block, const kb_tile* tile) {
+static const double* const* bases_of(kb_block* block, const kb_tile* tile) {
   const kb_plan* plan = block->plan;
-  const int64_t size = block->op->geometry.out + KB_MAX_ROWS;
+  const int64_t size = block->op->geometry.out + KB_MAX_ROWS, before = block->based;
   const double* base = (const double*)kb_shared(block->op, plan->base) + tile->first;
   const double** bases = own(block, plan->bases);
+  block->based = tile->first;
+  if (before >= 0) {
+    for (int p = 0; p < block->count; p++) bases[p] += tile->first - before;
+    return bases;
+  }
   kb_position at = start(block);
   for (int p = 0; p < block->count; p++, advance(&at)) {
     const int64_t pattern = reach_at(block, 0, at.row)->pattern * plan->patterns[1] +
@@ -200,7 +206,7 @@ static void scatter(const kb_block* block, const kb_tile* tile, const float* res
   }
 }
 
-static void run_tile(const kb_block* block, const kb_tile* tile) {
+static void run_tile(kb_block* block, const kb_tile* tile) {
   const kb_op* op = block->op;
   const kb_pieces pieces = kb_tile_pieces(op, tile);
   const size_t stride = (size_t)block->count * (size_t)tile->rows * sizeof(int32_t);
@@ -242,7 +248,8 @@ static void run_item(void* context, int item, int worker) {
   const kb_op* op = run->op;
   const int64_t number = item / run->shares, share = item % run->shares;
   const int64_t tiles = op->weights.tiles;
-  kb_block block = {.op = op, .plan = run->plan, .worker = worker, .group = -1};
+  kb_block block = {.op = op, .plan = run->plan, .worker = worker, .group = -1,
+                    .based = -1};
   block.first = number * run->plan->block;
   const int64_t left = run->plan->out_pixels - block.first;
   block.count = (int)(left < run->plan->block ? left : run->plan->block);
