@@ -18,7 +18,7 @@ typedef __m512i v;
 enum {
   kVectors = 4, /* of a tile */
   kRows = 16 * kVectors,
-  kBlock = 1 << 14 /* units; a total of P1 has 8 codes of a unit, 2^17 * 255 * 8 < 2^32; of P2 too */
+  kBlock = 1 << 14 /* units; of each, a total of P1 has 8 codes: 2^17 * 255 * 8 < 2^32 */
 };
 
 /* By fields of a nibble, and for the one of P4 by nibbles: no sum waits for the one before. */
