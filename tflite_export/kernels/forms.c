@@ -36,6 +36,7 @@ enum {
   kCacheBytes = 1 << 19 /* weights that stay in the second-level cache */
 };
 
+static const double kWindowCycles = 120; /* for a copy of a window of bits, if the layout is flat */
 static const double kSumCycles = 0.5; /* for each part of an output, to double and to the total */
 
 int kb_channel_rows(const kb_channel* channel, kb_form form) {
@@ -76,6 +77,13 @@ static kb_form packed_form(const kb_blob* blob, const kb_channel* channel) {
   return channel->width == 1 ? KB_FORM_P1 : channel->width == 2 ? KB_FORM_P2 : KB_FORM_P4;
 }
 
+/* Rows that a kernel works for over channels of a group. That of bits can do half a tile. */
+static double waste(const kb_blob* blob, const kb_kernels* kernels, kb_form form) {
+  const int64_t rows = kernels->rows[form], step = form == KB_FORM_BITS ? (rows + 1) / 2 : rows;
+  const int64_t of_group = blob->out / blob->groups;
+  return (double)((of_group + step - 1) / step * step) / (double)of_group;
+}
+
 /* Cycles for one weight and one output pixel. Weights that do not stay in the cache are read anew
  * for each few of them. */
 static double cycles(const kb_blob* blob, const kb_input* input, const kb_kernels* kernels,
@@ -83,7 +91,7 @@ static double cycles(const kb_blob* blob, const kb_input* input, const kb_kernel
   const kb_rates* rates = &kRates[kernels->gemm_isa[form]];
   double rows = kb_channel_rows(channel, form) * (double)input->bytes.count, rate = rates->s16;
   double parts = rows;
-  double bytes = form == KB_FORM_S16 ? 2 : 1;
+  double bytes = form == KB_FORM_S16 ? 2 : 1, windows = 0;
   if (form == KB_FORM_BITS) {
     const kb_layout layout = kb_layout_of(blob, KB_IMAGE_BITS, kernels);
     const double padding = (double)(layout.taps * layout.units * 64) / (double)blob->row;
@@ -91,6 +99,8 @@ static double cycles(const kb_blob* blob, const kb_input* input, const kb_kernel
     rows = parts * padding;
     rate = rates->bits;
     bytes = channel->planes / 8.0;
+    const double products = (double)blob->row * (double)(blob->out / blob->groups);
+    if (layout.flat) windows = kWindowCycles * input->planes.count / products;
   } else if (form == KB_FORM_S8) {
     rate = s8_rate(rates, input, kb_channel_most(channel));
   } else if (form != KB_FORM_S16) {
@@ -99,7 +109,8 @@ static double cycles(const kb_blob* blob, const kb_input* input, const kb_kernel
   }
   const int far = blob->op == KB_DENSE && (double)blob->row * (double)blob->out > kCacheBytes;
   const double moved = far ? bytes / rates->memory : 0;
-  const double computed = rows / rate + parts * kSumCycles / (double)blob->row;
+  rows *= waste(blob, kernels, form);
+  const double computed = rows / rate + windows + parts * kSumCycles / (double)blob->row;
   return computed > moved ? computed : moved;
 }
 
@@ -145,7 +156,7 @@ kb_layout kb_layout_of(const kb_blob* blob, kb_image_kind kind, const kb_kernels
   /* Where channels fill their units, or the units of a tap are many, patches cost more than they
    * save. */
   const int64_t joined = (blob->row + of_unit - 1) / of_unit;
-  const int64_t few = kind == KB_IMAGE_BITS ? (4 * taps * layout.units > 5 * joined) : layout.units < 4;
+  const int few = kind == KB_IMAGE_BITS ? 4 * taps * layout.units > 5 * joined : layout.units < 4;
   if (taps == 1 || !few) return layout;
   layout.flat = 1;
   layout.taps = 1;

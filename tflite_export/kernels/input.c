@@ -230,6 +230,11 @@ void kb_input_levels(const kb_input* input, const kb_kernels* kernels, const flo
     kernels->levels(&grid, x, count, low);
     return;
   }
+  if (input->kind == KB_INPUT_PLANES && input->bits == 1) {
+    const float lo = input->lo, hi = input->hi;
+    for (size_t i = 0; i < count; i++) low[i] = clip(x[i], lo, hi) >= 0;
+    return;
+  }
   kb_input_codes(input, x, count, codes);
   to_levels(input, count, codes);
   for (size_t i = 0; i < count; i++) low[i] = (uint8_t)codes[i];
