@@ -11,7 +11,7 @@
 #define KB_INLINE static inline __attribute__((always_inline))
 
 #if defined(__clang__)
-#define KB_UNROLL
+#define KB_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define KB_UNROLL _Pragma("GCC unroll 16")
 #endif

@@ -9,7 +9,7 @@ enum {
   kVector = 32,      /* rows of a vector */
   kPixels = 5,       /* of a tile: 10 sums, 2 vectors of weights and a table are in registers */
   kByteUnits = 3,    /* 3 units add at most 3 * 16 * 4 = 192 to a byte */
-  kShortUnits = 1020 /* 1020 units add at most 1020 * 64 = 65280 to 16 bits; a multiple of 3 */
+  kShortUnits = 1020 /* 1020 units and 3 more add at most 1023 * 64 = 65472 to 16 bits */
 };
 
 #define COUNT(inputs, weights) ((inputs & weights) % 2 + (inputs & weights) / 2 % 2 + \
@@ -23,13 +23,13 @@ static const _Alignas(64) uint8_t kTables[256] = {
     TABLE(8), TABLE(9), TABLE(10), TABLE(11), TABLE(12), TABLE(13), TABLE(14), TABLE(15)};
 
 /* 4 of the 16 bytes of a unit: nothing but this loop takes time. */
-KB_INLINE void add_bytes(const uint8_t* const* x, size_t at, const uint8_t* w, int pixels,
-                         int vectors, __m256i sums[][2]) {
+KB_INLINE void add_bytes(const uint8_t* const* x, const uint8_t* w, int pixels, int vectors,
+                         __m256i sums[][2]) {
   KB_UNROLL for (int i = 0; i < 4; i++) {
     __m256i weights[2];
     KB_UNROLL for (int v = 0; v < vectors; v++) weights[v] = kb_load(w + i * kRows + v * kVector);
     KB_UNROLL for (int p = 0; p < pixels; p++) {
-      const __m128i* entries = (const __m128i*)(const void*)(kTables + x[p][at + (size_t)i]);
+      const __m128i* entries = (const __m128i*)(const void*)(kTables + x[p][i]);
       const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(entries));
       KB_UNROLL for (int v = 0; v < vectors; v++) {
         sums[p][v] = _mm256_add_epi8(sums[p][v], _mm256_shuffle_epi8(table, weights[v]));
@@ -39,14 +39,22 @@ KB_INLINE void add_bytes(const uint8_t* const* x, size_t at, const uint8_t* w, i
   }
 }
 
-/* Bytes to sums of 16 bits: rows 0, 2, 4, ... and rows 1, 3, 5, ... of the vector. */
-KB_INLINE void widen_bytes(int pixels, int vectors, __m256i bytes[][2], __m256i* shorts) {
-  const __m256i even = _mm256_set1_epi16(255);
-  __asm__ volatile("" : : : "memory"); /* registers are for bytes: shorts stay in memory till now */
+/* Bytes of the even rows of a vector, and of the odd ones, as 16 bits. */
+KB_INLINE __m256i even_rows(__m256i bytes) {
+  return _mm256_and_si256(bytes, _mm256_set1_epi16(255));
+}
+
+KB_INLINE __m256i odd_rows(__m256i bytes) { return _mm256_srli_epi16(bytes, 8); }
+
+/* Bytes to sums of 16 bits, the first time or in addition. Those stay in memory till now, as the
+ * registers are for the bytes. */
+KB_INLINE void widen_bytes(int pixels, int vectors, __m256i bytes[][2], __m256i* shorts, int more) {
+  __asm__ volatile("" : : : "memory");
   KB_UNROLL for (int i = 0; i < pixels * vectors; i++) {
     __m256i* byte = &bytes[i / vectors][i % vectors];
-    shorts[2 * i] = _mm256_add_epi16(shorts[2 * i], _mm256_and_si256(*byte, even));
-    shorts[2 * i + 1] = _mm256_add_epi16(shorts[2 * i + 1], _mm256_srli_epi16(*byte, 8));
+    const __m256i even = even_rows(*byte), odd = odd_rows(*byte);
+    shorts[2 * i] = more ? _mm256_add_epi16(shorts[2 * i], even) : even;
+    shorts[2 * i + 1] = more ? _mm256_add_epi16(shorts[2 * i + 1], odd) : odd;
     *byte = _mm256_setzero_si256();
   }
 }
@@ -56,17 +64,25 @@ KB_INLINE void store_8(int32_t* sums, __m128i shorts, int more) {
   kb_store(sums, more ? _mm256_add_epi32(kb_load(sums), wide) : wide);
 }
 
-/* Sums of 16 bits to int32, the first time or in addition. */
-KB_INLINE void widen_shorts(int pixels, int vectors, __m256i* shorts, int32_t* sums, int more) {
+/* Bytes, and shorts if there are any, to int32, the first time or in addition. */
+KB_INLINE void widen_all(int pixels, int vectors, __m256i bytes[][2], const __m256i* shorts,
+                         int has_shorts, int32_t* sums, int more) {
+  __asm__ volatile("" : : : "memory");
   KB_UNROLL for (int i = 0; i < pixels * vectors; i++) {
+    __m256i* byte = &bytes[i / vectors][i % vectors];
     int32_t* to = sums + i / vectors * kRows + i % vectors * kVector;
-    const __m256i low = _mm256_unpacklo_epi16(shorts[2 * i], shorts[2 * i + 1]);
-    const __m256i high = _mm256_unpackhi_epi16(shorts[2 * i], shorts[2 * i + 1]);
+    __m256i even = even_rows(*byte), odd = odd_rows(*byte);
+    if (has_shorts) {
+      even = _mm256_add_epi16(even, shorts[2 * i]);
+      odd = _mm256_add_epi16(odd, shorts[2 * i + 1]);
+    }
+    const __m256i low = _mm256_unpacklo_epi16(even, odd);
+    const __m256i high = _mm256_unpackhi_epi16(even, odd);
     store_8(to, _mm256_castsi256_si128(low), more);
     store_8(to + 8, _mm256_castsi256_si128(high), more);
     store_8(to + 16, _mm256_extracti128_si256(low, 1), more);
     store_8(to + 24, _mm256_extracti128_si256(high, 1), more);
-    shorts[2 * i] = shorts[2 * i + 1] = _mm256_setzero_si256();
+    *byte = _mm256_setzero_si256();
   }
 }
 
@@ -75,30 +91,29 @@ KB_INLINE void multiply(const kb_gemm_args* args, int first, int pixels, int vec
   const uint8_t* w = args->weights;
   __m256i bytes[kPixels][2], held[4 * kPixels], *shorts = held;
   __asm__("" : "+r"(shorts)); /* some memory, for all the compiler knows */
-  int in_bytes = 0, in_shorts = 0, more = 0;
-  KB_UNROLL for (int i = 0; i < pixels * vectors; i++) {
+  int in_bytes = 0, in_shorts = 0, more = 0; /* units */
+  KB_UNROLL for (int i = 0; i < pixels * vectors; i++)
     bytes[i / vectors][i % vectors] = _mm256_setzero_si256();
-    shorts[2 * i] = shorts[2 * i + 1] = _mm256_setzero_si256();
-  }
   for (int tap = 0; tap < args->tap_count; tap++) {
     const uint8_t* x[kPixels];
     KB_UNROLL for (int p = 0; p < pixels; p++) x[p] = args->pixels[first + p] + args->taps[tap];
-    for (int unit = 0; unit < args->units; unit++) {
+    for (int unit = 0; unit < args->units; unit++, in_bytes++) {
+      if (in_bytes == kByteUnits && in_shorts < kShortUnits) {
+        widen_bytes(pixels, vectors, bytes, shorts, in_shorts > 0);
+        in_shorts += kByteUnits;
+        in_bytes = 0;
+      } else if (in_bytes == kByteUnits) {
+        widen_all(pixels, vectors, bytes, shorts, 1, sums, more);
+        in_shorts = in_bytes = 0;
+        more = 1;
+      }
       for (int i = 0; i < 4; i++, w += 4 * kRows) {
-        add_bytes(x, 0, w, pixels, vectors, bytes);
+        add_bytes(x, w, pixels, vectors, bytes);
         KB_UNROLL for (int p = 0; p < pixels; p++) x[p] += 4;
       }
-      if (++in_bytes < kByteUnits) continue;
-      widen_bytes(pixels, vectors, bytes, shorts);
-      in_bytes = 0;
-      if ((in_shorts += kByteUnits) < kShortUnits) continue;
-      widen_shorts(pixels, vectors, shorts, sums, more);
-      in_shorts = 0;
-      more = 1;
     }
   }
-  widen_bytes(pixels, vectors, bytes, shorts);
-  widen_shorts(pixels, vectors, shorts, sums, more);
+  widen_all(pixels, vectors, bytes, shorts, in_shorts > 0, sums, more);
 }
 
 /* A function each, since compilers run out of registers if all are one. */
