@@ -1,8 +1,8 @@
 /* Inputs in units of four bytes for AVX-512: four uint8 by int8, two int16 by int16, one float. A
- * vector holds one unit of each of 16 rows, a tile two of them; each input is broadcast once, by the
- * load unit. Zen 4 starts one of these products a cycle and ends it four cycles later, so that four
- * to sixteen sums at a time keep it busy: 64 multiply-adds a cycle for int8, 32 for int16, 16 for
- * floats.
+ * vector holds one unit of each of 16 rows, and a tile has two of them; each input is broadcast
+ * once, by the load unit. Zen 4 starts one of these products a cycle and ends it four cycles later,
+ * so that four to sixteen sums at a time keep it busy: 64 multiply-adds a cycle for int8, 32 for
+ * int16, 16 for floats.
  *
  * vpdpbusd and vpdpwssd add four or two products to an int32 without saturating between: exact, as
  * the caller splits sums so that they fit. */

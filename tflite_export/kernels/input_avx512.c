@@ -1,5 +1,5 @@
-/* Floats to levels, bits of levels and signs for AVX-512. Comparisons give masks, which are the bits
- * of a unit as they stand. */
+/* Floats to levels, bits of levels and signs for AVX-512. Comparisons give masks, which are the
+ * bits of a unit as they stand. */
 #if defined(__x86_64__)
 #include "avx512.h"
 
