@@ -61,6 +61,11 @@ static double put_weight(const sample* s, uint8_t* all, int row, int e) {
     unit[e % 4] |= (uint8_t)(code << (bits * (e / 4)));
     return s->levels[code];
   }
+  if (s->form == KB_FORM_T1) {
+    const int bit = s->how == LOWEST_WEIGHTS ? 0 : s->how == HIGHEST_WEIGHTS ? 1 : between(0, 1);
+    if (bit) all[e / 8 * s->rows + row] |= (uint8_t)(1 << e % 8);
+    return bit;
+  }
   if (s->form == KB_FORM_BITS) {
     const int bit = s->how == RANDOM ? between(0, 1) : 1;
     if (s->unit_bytes == 8)
@@ -82,6 +87,17 @@ static double put_weight(const sample* s, uint8_t* all, int row, int e) {
   return weight;
 }
 
+/* Adds an input to the sums of those subsets of four that it is in. */
+static void put_in_table(uint8_t* unit, int e, int input) {
+  uint8_t* low = unit + e / 4 * KB_TABLE_BYTES;
+  for (int set = 0; set < 16; set++) {
+    if (!(set >> e % 4 & 1)) continue;
+    const int sum = low[set] + 32 * low[16 + set] + input;
+    low[set] = (uint8_t)(sum % 32);
+    low[16 + set] = (uint8_t)(sum / 32);
+  }
+}
+
 /* The same for inputs. */
 static double put_input(const sample* s, uint8_t* unit, int e) {
   const int input = draw_input(s);
@@ -97,6 +113,10 @@ static double put_input(const sample* s, uint8_t* unit, int e) {
     const float value = (float)(int32_t)draw() / 1e9f;
     memcpy(unit, &value, sizeof value);
     return (double)value;
+  }
+  if (s->form == KB_FORM_T1) {
+    put_in_table(unit, e, input);
+    return input;
   }
   const int16_t wide = (int16_t)input;
   if (s->form == KB_FORM_S16)
@@ -214,6 +234,12 @@ static int run_sizes(const char* name, kb_gemm gemm, sample s) {
     s.count = s.how == RANDOM ? 9 : 3;
     s.taps = 1;
     s.units = 600; /* counts of bits and pairs of products no longer fit a byte, or int16 */
+    wrong += run(name, gemm, &s);
+  }
+  if (s.form == KB_FORM_BITS) { /* nor counts of bits 16 bits */
+    s.units = 2100;
+    s.count = 1;
+    s.how = HIGHEST_WEIGHTS;
     wrong += run(name, gemm, &s);
   }
   return wrong;
