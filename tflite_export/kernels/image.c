@@ -43,7 +43,8 @@ static void fill_floats(const kb_strip* strip) {
     const kb_place place = place_of(strip, image, 0, g);
     const float* x = strip->x + g * channels(strip);
     uint8_t* to = place.first;
-    for (int64_t i = 0; i < place.visible; i++, to += place.step, x += channels(strip) * groups(strip))
+    const size_t all = channels(strip) * groups(strip);
+    for (int64_t i = 0; i < place.visible; i++, to += place.step, x += all)
       kb_input_values(&strip->op->input, x, channels(strip), (float*)(void*)to, strip->codes);
   }
 }
@@ -96,6 +97,17 @@ static void fill_words(const kb_strip* strip) {
         memset(words + n, 0, image->pixel_bytes - n * sizeof *words);
       }
     }
+  }
+}
+
+/* For inputs of a single term, whose levels are its bytes. */
+static void fill_tables(const kb_strip* strip) {
+  const size_t n = channels(strip), all = n * groups(strip);
+  for (size_t g = 0; g < groups(strip); g++) {
+    const kb_place place = place_of(strip, &strip->plan->image[KB_IMAGE_TABLES], 0, g);
+    uint8_t* to = place.first;
+    for (int64_t i = 0; i < place.visible; i++, to += place.step)
+      strip->op->kernels.sum_tables(strip->low + (size_t)i * all + g * n, n, to);
   }
 }
 
@@ -250,6 +262,7 @@ static void fill_strip(kb_strip* strip) {
                   strip->low, strip->high);
   if (bytes->used) fill_bytes(strip);
   if (plan->image[KB_IMAGE_S16].used) fill_words(strip);
+  if (plan->image[KB_IMAGE_TABLES].used) fill_tables(strip);
   if (plan->image[KB_IMAGE_BITS].used)
     (kb_packs_pixels(&op->weights.layout[KB_IMAGE_BITS], &op->geometry) ? fill_bits
                                                                         : fill_levels)(strip);
@@ -261,7 +274,9 @@ void kb_fill_pixels(const kb_op* op, const kb_plan* plan, int64_t first, int64_t
   const int64_t width = plan->window.in[1], end = first + count;
   const size_t all = (size_t)(op->geometry.in * op->geometry.groups);
   for (int64_t pixel = first; pixel < end;) {
-    kb_strip strip = {.op = op, .plan = plan, .row = pixel / width, .column = pixel % width, .x = x};
+    kb_strip strip = {.op = op, .plan = plan, .x = x};
+    strip.row = pixel / width;
+    strip.column = pixel % width;
     strip.low = kb_own(op, plan, worker, plan->levels);
     strip.codes = kb_own(op, plan, worker, plan->codes);
     strip.count = width - strip.column < end - pixel ? width - strip.column : end - pixel;

@@ -69,6 +69,7 @@ typedef struct {
   size_t patches[KB_IMAGES];  /* [terms][block][patch_bytes] */
   size_t patch_levels;        /* uint8_t, of one window */
   size_t sums, coefficients;  /* int32_t [parts][block][rows], double [parts][rows] */
+  size_t column_sums;         /* double [columns of the input] */
   size_t input_sums, bases, results; /* double, pointers [block], float [block][rows] */
   size_t bytes;               /* of all */
 } kb_plan;

@@ -153,6 +153,8 @@ static int plan_worker(const kb_op* op, kb_plan* plan, int64_t sums) {
   failed |= place(bytes, (int64_t)plan->most_parts * KB_MAX_ROWS, sizeof(double),
                   &plan->coefficients);
   failed |= place(bytes, block, sizeof(double), &plan->input_sums);
+  const int64_t columns = op->weights.needs_input_sums ? plan->window.in[1] : 0;
+  failed |= place(bytes, columns, sizeof(double), &plan->column_sums);
   failed |= place(bytes, block, sizeof(double*), &plan->bases);
   const int64_t results = layer->op == KB_DEPTHWISE ? 2 * layer->out : block * KB_MAX_ROWS;
   return failed | place(bytes, results, sizeof(float), &plan->results);

@@ -1,6 +1,6 @@
 /* One run: quantize the inputs into images, then blocks of output pixels times tiles of channels:
  *
- *     y = clamp((sum_parts coefficient * <row, term> + input weight * sum of inputs) * scale + base)
+ *     y = clamp((sum_parts coefficient * <row, term> + input_weight * input_sum) * scale + base)
  *
  * The products <.,.> are whole numbers and exact. The rest is done once, in double and in a fixed
  * order, so results depend neither on the instruction set nor on the number of threads. */
@@ -85,25 +85,44 @@ static void point_to_windows(const kb_block* block, kb_image_kind kind) {
   }
 }
 
+/* Sums of the rows of pixels that windows of one output row meet, in the columns that the windows
+ * at `count` outputs from `first` on meet; step is from tap to tap in the input. */
+static void sum_rows(const kb_block* block, kb_position first, int64_t count, const int64_t* step,
+                     double* columns) {
+  const kb_plan* plan = block->plan;
+  const kb_reach *row = reach_at(block, 0, first.row), *reach = reach_at(block, 1, first.column);
+  const int64_t width = plan->window.in[1];
+  int64_t low = width, high = 0;
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t end = reach[i].start + (reach[i].count - 1) * step[1] + 1;
+    if (reach[i].count && reach[i].start < low) low = reach[i].start;
+    if (reach[i].count && end > high) high = end;
+  }
+  const double* pixels = (const double*)kb_shared(block->op, plan->pixel_sums) +
+                         block->group * plan->in_pixels + row->start * width;
+  for (int64_t x = low; x < high; x++) columns[x] = 0;
+  for (int32_t i = 0; i < row->count; i++, pixels += step[0] * width) {
+    for (int64_t x = low; x < high; x++) columns[x] += pixels[x];
+  }
+}
+
 /* Sums of the inputs that the windows of a block meet. */
 static void sum_inputs(const kb_block* block) {
-  const kb_plan* plan = block->plan;
-  const kb_window* window = &plan->window;
-  const double* pixels = (const double*)kb_shared(block->op, plan->pixel_sums) +
-                         block->group * plan->in_pixels;
-  int64_t step[2];
+  const kb_window* window = &block->plan->window;
+  int64_t step[2], known = -1;
   for (int axis = 0; axis < 2; axis++)
     step[axis] = window->step[axis] * window->dilation[axis] / window->input_dilation[axis];
-  const int64_t down = step[0] * window->in[1];
-  double* sums = own(block, plan->input_sums);
+  double* sums = own(block, block->plan->input_sums);
+  double* columns = own(block, block->plan->column_sums);
   kb_position at = start(block);
   for (int p = 0; p < block->count; p++, advance(&at)) {
-    const kb_reach *row = reach_at(block, 0, at.row), *column = reach_at(block, 1, at.column);
-    const double* line = pixels + row->start * window->in[1] + column->start;
+    const int64_t left = at.width - at.column, rest = block->count - p;
+    if (at.row != known) sum_rows(block, at, left < rest ? left : rest, step, columns);
+    known = at.row;
+    const kb_reach* column = reach_at(block, 1, at.column);
+    const double* first = columns + column->start;
     double sum = 0;
-    for (int32_t i = 0; i < row->count; i++, line += down) {
-      for (int32_t j = 0; j < column->count; j++) sum += line[j * step[1]];
-    }
+    for (int32_t j = 0; j < column->count; j++) sum += first[j * step[1]];
     sums[p] = sum;
   }
 }
