@@ -4,8 +4,7 @@
  *
  * The products <.,.> are whole numbers and exact. The rest is done once, in double and in a fixed
  * order, so results depend neither on the instruction set nor on the number of threads. */
-#include "op.h"
-
+#include "block.h"
 #include "depthwise_float.h"
 
 /* One image of the batch, cut in items that do not depend on each other. */
@@ -17,123 +16,6 @@ typedef struct {
   int64_t pixels;       /* of the input that an item fills */
   int64_t shares;       /* of the tiles: an item does one for one block */
 } kb_run;
-
-/* One block of output pixels at work. */
-typedef struct {
-  const kb_op* op;
-  const kb_plan* plan;
-  int worker;
-  int64_t first; /* output pixel */
-  int count;
-  float* y; /* of the first */
-  int64_t group;
-  int64_t based; /* first channel of the tile that the bases are of, -1 if there are none */
-} kb_block;
-
-static void* own(const kb_block* block, size_t at) {
-  return kb_own(block->op, block->plan, block->worker, at);
-}
-
-static const kb_reach* reach_at(const kb_block* block, int axis, int64_t at) {
-  return (const kb_reach*)kb_shared(block->op, block->plan->reach[axis]) + at;
-}
-
-/* Row and column of the pixels of a block, one after the other. */
-typedef struct {
-  int64_t row, column, width;
-} kb_position;
-
-static kb_position start(const kb_block* block) {
-  const int64_t width = block->plan->window.out[1];
-  return (kb_position){block->first / width, block->first % width, width};
-}
-
-static void advance(kb_position* at) {
-  if (++at->column < at->width) return;
-  at->column = 0;
-  at->row++;
-}
-
-/* First bytes of windows in the image itself. */
-static void point(const kb_block* block, const kb_image* image, const uint8_t* plane,
-                  const uint8_t** pointers) {
-  const int64_t* stride = block->plan->window.stride;
-  kb_position at = start(block);
-  for (int p = 0; p < block->count; p++, advance(&at))
-    pointers[p] = plane + (size_t)(at.row * stride[0] * image->size[1] + at.column * stride[1]) *
-                  image->pixel_bytes;
-}
-
-static void point_to_windows(const kb_block* block, kb_image_kind kind) {
-  const kb_op* op = block->op;
-  const kb_plan* plan = block->plan;
-  const kb_image* image = &plan->image[kind];
-  const uint8_t** pointers = own(block, plan->pointers[kind]);
-  const uint8_t* planes = kb_shared(op, image->at);
-  const uint8_t* patches = own(block, plan->patches[kind]);
-  if (image->patch_terms)
-    kb_gather_patches(op, plan, kind, block->group, block->first, block->count, block->worker);
-  for (int t = 0; t < (image->patch_terms ? image->patch_terms : image->terms); t++) {
-    const uint8_t** to = pointers + (int64_t)t * plan->block;
-    if (!image->patch_terms) {
-      const size_t plane = (size_t)(t * op->geometry.groups + block->group);
-      point(block, image, planes + plane * image->plane_bytes, to);
-      continue;
-    }
-    for (int p = 0; p < block->count; p++)
-      to[p] = patches + (size_t)(t * plan->block + p) * image->patch_bytes;
-  }
-}
-
-/* Sums of the rows of pixels that windows of one output row meet, in the columns that the windows
- * at `count` outputs from `first` on meet; step is from tap to tap in the input. */
-static void sum_rows(const kb_block* block, kb_position first, int64_t count, const int64_t* step,
-                     double* columns) {
-  const kb_plan* plan = block->plan;
-  const kb_reach *row = reach_at(block, 0, first.row), *reach = reach_at(block, 1, first.column);
-  const int64_t width = plan->window.in[1];
-  int64_t low = width, high = 0;
-  for (int64_t i = 0; i < count; i++) {
-    const int64_t end = reach[i].start + (reach[i].count - 1) * step[1] + 1;
-    if (reach[i].count && reach[i].start < low) low = reach[i].start;
-    if (reach[i].count && end > high) high = end;
-  }
-  const double* pixels = (const double*)kb_shared(block->op, plan->pixel_sums) +
-                         block->group * plan->in_pixels + row->start * width;
-  for (int64_t x = low; x < high; x++) columns[x] = 0;
-  for (int32_t i = 0; i < row->count; i++, pixels += step[0] * width) {
-    for (int64_t x = low; x < high; x++) columns[x] += pixels[x];
-  }
-}
-
-/* Sums of the inputs that the windows of a block meet. */
-static void sum_inputs(const kb_block* block) {
-  const kb_window* window = &block->plan->window;
-  int64_t step[2], known = -1;
-  for (int axis = 0; axis < 2; axis++)
-    step[axis] = window->step[axis] * window->dilation[axis] / window->input_dilation[axis];
-  double* sums = own(block, block->plan->input_sums);
-  double* columns = own(block, block->plan->column_sums);
-  kb_position at = start(block);
-  for (int p = 0; p < block->count; p++, advance(&at)) {
-    const int64_t left = at.width - at.column, rest = block->count - p;
-    if (at.row != known) sum_rows(block, at, left < rest ? left : rest, step, columns);
-    known = at.row;
-    const kb_reach* column = reach_at(block, 1, at.column);
-    const double* first = columns + column->start;
-    double sum = 0;
-    for (int32_t j = 0; j < column->count; j++) sum += first[j * step[1]];
-    sums[p] = sum;
-  }
-}
-
-static void enter_group(kb_block* block, int64_t group) {
-  block->group = group;
-  for (int kind = 0; kind < KB_IMAGES; kind++) {
-    if (block->plan->image[kind].used) point_to_windows(block, (kb_image_kind)kind);
-  }
-  if (block->op->weights.needs_input_sums) sum_inputs(block);
-}
 
 static int steps_of(const kb_op* op, const kb_tile* tile) {
   return tile->form == KB_FORM_F32 ? 0 : INT16_MAX / (2 * op->input.bytes.most * tile->most);
@@ -171,8 +53,8 @@ static int multiply(const kb_block* block, const kb_tile* tile, kb_pieces pieces
   const kb_image_kind kind = kb_image_of(tile->form);
   const kb_image* image = &plan->image[kind];
   const int terms = image->patch_terms ? image->patch_terms : image->terms;
-  const uint8_t* const* pointers = own(block, plan->pointers[kind]);
-  kb_gemm_args args = {.levels = tile->levels, .sums = own(block, plan->sums),
+  const uint8_t* const* pointers = kb_block_own(block, plan->pointers[kind]);
+  kb_gemm_args args = {.levels = tile->levels, .sums = kb_block_own(block, plan->sums),
                        .count = block->count, .rows = tile->rows, .used = tile->used,
                        .unit_bytes = block->op->kernels.bits_unit_bytes,
                        .steps = steps_of(block->op, tile)};
@@ -189,7 +71,7 @@ static int multiply(const kb_block* block, const kb_tile* tile, kb_pieces pieces
 /* Coefficients of all parts, where a row of weights was cut in pieces. */
 static const double* repeat_coefficients(const kb_block* block, const kb_tile* tile, int parts,
                                          int pieces) {
-  double* to = own(block, block->plan->coefficients);
+  double* to = kb_block_own(block, block->plan->coefficients);
   for (int part = 0; part < parts; part++) {
     for (int r = 0; r < tile->rows; r++)
       to[part * tile->rows + r] =
@@ -203,16 +85,16 @@ static const double* const* bases_of(kb_block* block, const kb_tile* tile) {
   const kb_plan* plan = block->plan;
   const int64_t size = block->op->geometry.out + KB_MAX_ROWS, before = block->based;
   const double* base = (const double*)kb_shared(block->op, plan->base) + tile->first;
-  const double** bases = own(block, plan->bases);
+  const double** bases = kb_block_own(block, plan->bases);
   block->based = tile->first;
   if (before >= 0) {
     for (int p = 0; p < block->count; p++) bases[p] += tile->first - before;
     return bases;
   }
-  kb_position at = start(block);
-  for (int p = 0; p < block->count; p++, advance(&at)) {
-    const int64_t pattern = reach_at(block, 0, at.row)->pattern * plan->patterns[1] +
-                            reach_at(block, 1, at.column)->pattern;
+  kb_position at = kb_block_start(block);
+  for (int p = 0; p < block->count; p++, kb_advance(&at)) {
+    const int64_t pattern = kb_block_reach(block, 0, at.row)->pattern * plan->patterns[1] +
+                            kb_block_reach(block, 1, at.column)->pattern;
     bases[p] = base + pattern * size;
   }
   return bases;
@@ -230,17 +112,17 @@ static void run_tile(kb_block* block, const kb_tile* tile) {
   const kb_pieces pieces = kb_tile_pieces(op, tile);
   const size_t stride = (size_t)block->count * (size_t)tile->rows * sizeof(int32_t);
   const int parts = multiply(block, tile, pieces, stride);
-  kb_finish_args args = {.sums = own(block, block->plan->sums), .part_stride = stride,
+  kb_finish_args args = {.sums = kb_block_own(block, block->plan->sums), .part_stride = stride,
                          .parts = parts, .is_float = tile->form == KB_FORM_F32,
                          .coefficients = tile->coefficients, .scales = tile->scales,
                          .input_weights = tile->input_weights,
-                         .input_sums = own(block, block->plan->input_sums),
+                         .input_sums = kb_block_own(block, block->plan->input_sums),
                          .base = bases_of(block, tile), .low = op->geometry.act_min,
                          .high = op->geometry.act_max, .count = block->count,
                          .rows = tile->rows, .used = tile->used};
   if (pieces.count > 1)
     args.coefficients = repeat_coefficients(block, tile, parts, (int)pieces.count);
-  args.y = own(block, block->plan->results);
+  args.y = kb_block_own(block, block->plan->results);
   args.y_stride = (size_t)tile->used;
   if (tile->contiguous) {
     args.y = block->y + op->weights.order[tile->first];
@@ -280,7 +162,7 @@ static void run_item(void* context, int item, int worker) {
       write_dropped(&block, tile);
       continue;
     }
-    if (tile->group != block.group) enter_group(&block, tile->group);
+    if (tile->group != block.group) kb_block_enter(&block, tile->group);
     run_tile(&block, tile);
   }
 }
