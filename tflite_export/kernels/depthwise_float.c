@@ -1,3 +1,5 @@
+/* Depthwise layers in floats: values of the input grid, then sums in double, tap by tap. Threads take
+ * rows, of the input and then of the output. */
 #include "depthwise_float.h"
 
 typedef struct {
@@ -57,16 +59,28 @@ static void run_row(void* context, int row, int worker) {
   }
 }
 
+/* Values of one row of the input, a strip at a time. */
+static void fill_row(void* context, int row, int worker) {
+  const kb_run* run = context;
+  const kb_op* op = run->op;
+  const int64_t channels = op->geometry.groups, width = run->plan->window.in[1];
+  const int64_t strip = run->plan->strip;
+  float* image = kb_shared(op, run->plan->image[KB_IMAGE_F32].at);
+  for (int64_t first = 0; first < width; first += strip) {
+    const int64_t count = width - first < strip ? width - first : strip;
+    const int64_t at = (row * width + first) * channels;
+    kb_input_values(&op->input, run->x + at, (size_t)(count * channels), image + at,
+                    kb_own(op, run->plan, worker, run->plan->codes));
+  }
+}
+
 void kb_depthwise_float(const kb_op* op, const kb_plan* plan, const float* x, float* y) {
-  const int64_t channels = op->geometry.groups;
-  float* image = kb_shared(op, plan->image[KB_IMAGE_F32].at);
   kb_run run = {op, plan, x, y};
   for (int64_t i = 0; i < plan->images; i++) {
-    for (int64_t p = 0; p < plan->in_pixels && op->weights.depthwise; p++)
-      kb_input_values(&op->input, run.x + p * channels, (size_t)channels, image + p * channels,
-                      kb_own(op, plan, 0, plan->codes));
+    if (op->weights.depthwise)
+      kb_parallel(op->pool, (int)plan->window.in[0], fill_row, &run);
     kb_parallel(op->pool, (int)plan->window.out[0], run_row, &run);
-    run.x += plan->in_pixels * channels;
+    run.x += plan->in_pixels * op->geometry.groups;
     run.y += plan->out_pixels * op->geometry.out;
   }
 }
