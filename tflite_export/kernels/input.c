@@ -127,7 +127,7 @@ static int border_index(const kb_input* input, float magnitude) {
   return low;
 }
 
-static void table_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
+static void search_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
   int top = input->length - 1;
   for (size_t i = 0; i < count; i++) {
     float u = x[i] / input->origin;
@@ -138,6 +138,41 @@ static void table_codes(const kb_input* input, const float* x, size_t count, uin
       code = border_index(input, u);
     codes[i] = (uint16_t)code;
   }
+}
+
+/* The same by comparing with each border, some values at a time, which the compiler turns into
+ * vectors. Borders ascend, so as many as are below the value are the first ones. */
+static void count_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
+  enum { kSome = 64 };
+  const int32_t top = input->length - 1;
+  const float origin = input->origin, least = input->is_signed ? -INFINITY : 0;
+  float size[kSome];
+  int32_t below[kSome];
+  for (size_t first = 0; first < count; first += kSome) {
+    const size_t some = count - first < kSome ? count - first : kSome;
+    for (size_t i = 0; i < some; i++) {
+      const float u = x[first + i] / origin;
+      size[i] = fabsf(u > least ? u : least); /* NaN becomes `least`, which has code 0 */
+      below[i] = 0;
+    }
+    for (int b = 0; b < top; b++) {
+      const float border = input->borders[b];
+      for (size_t i = 0; i < some; i++) below[i] += border < size[i];
+    }
+    for (size_t i = 0; i < some; i++) {
+      const float u = x[first + i] / origin;
+      const int32_t code = input->is_signed ? top + below[i] : u > 0 ? below[i] : 0;
+      codes[first + i] = (uint16_t)(input->is_signed && !(u >= 0) ? top - below[i] : code);
+    }
+  }
+}
+
+static void table_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
+  enum { kFew = 64 };
+  if (input->length <= kFew)
+    count_codes(input, x, count, codes);
+  else
+    search_codes(input, x, count, codes);
 }
 
 /* Some values at a time, plane by plane, which the compiler turns into vectors. */
