@@ -167,6 +167,29 @@ typedef struct {
   const double* bases[kPixels];
 } finish_case;
 
+/* Each table entry is a sum of the four levels that its number names. */
+static int check_sum_tables(const char* name, kb_sum_tables tables, kb_isa_id isa) {
+  if (!kb_isa_supported(isa)) return 0;
+  int wrong = 0;
+  for (size_t count = 1; count < 140; count++) {
+    const size_t bytes = (count + 31) / 32 * 8 * KB_TABLE_BYTES;
+    uint8_t *levels = malloc(count), *image = malloc(bytes);
+    for (size_t i = 0; i < count; i++) levels[i] = (uint8_t)(count % 4 ? draw() : 255);
+    tables(levels, count, image);
+    for (size_t i = 0; i < bytes / 2; i++) {
+      const size_t group = i / 16, low = group * KB_TABLE_BYTES + i % 16;
+      int sum = 0;
+      for (size_t j = 0; j < 4 && 4 * group + j < count; j++)
+        sum += i >> j & 1 ? levels[4 * group + j] : 0;
+      wrong += image[low] != sum % 32 || image[low + 16] != sum / 32;
+    }
+    free(levels);
+    free(image);
+  }
+  if (wrong) printf("%s: %d sums differ\n", name, wrong);
+  return wrong > 0;
+}
+
 static double number(void) { return ((double)draw() - 2147483648.0) * ldexp(1, between(-40, -20)); }
 
 static void fill_finish(finish_case* c, kb_finish_args* args) {
@@ -257,6 +280,7 @@ int main(void) {
 #define KB_LEVELS(name, isa) wrong += check_levels(#name, name, isa);
 #define KB_PACK_BITS(name, isa, unit_bytes) wrong += check_pack(#name, name, isa, unit_bytes);
 #define KB_SIGNS(name, isa, unit_bytes) wrong += check_signs(#name, name, isa, unit_bytes);
+#define KB_SUM_TABLES(name, isa) wrong += check_sum_tables(#name, name, isa);
 #define KB_FINISH(name, isa) wrong += check_finish(#name, name, isa);
 #include "kernels.inc"
   return wrong > 0;

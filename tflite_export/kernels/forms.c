@@ -10,6 +10,8 @@ kb_image_kind kb_image_of(kb_form form) {
       return KB_IMAGE_S16;
     case KB_FORM_F32:
       return KB_IMAGE_F32;
+    case KB_FORM_T1:
+      return KB_IMAGE_TABLES;
     default:
       return KB_IMAGE_U8;
   }
@@ -20,16 +22,16 @@ kb_image_kind kb_image_of(kb_form form) {
  * counted, for a core with two pipes of 128 bits of which one multiplies. What an instruction set
  * lacks is done by the plainer one. */
 typedef struct {
-  double bits, s8[4], s16, p1, p2, p4, memory;
+  double bits, s8[4], s16, p1, p2, p4, t1, memory;
 } kb_rates;
 
 static const kb_rates kRates[KB_ISAS] = {
-    [KB_ISA_SCALAR] = {12, {2, 2, 2, 2}, 2, 1, 1, 1, 12},
-    [KB_ISA_AVX2] = {155, {21, 30, 37, 43}, 24, 40, 40, 40, 12},
-    [KB_ISA_AVX512] = {340, {62, 62, 62, 62}, 31, 40, 40, 40, 12},
-    [KB_ISA_NEON] = {78, {6, 7, 7, 8}, 4, 4, 4, 4, 6},
-    [KB_ISA_NEONDOT] = {78, {28, 28, 28, 28}, 4, 14, 10, 11, 6},
-    [KB_ISA_NEONI8MM] = {78, {38, 38, 38, 38}, 4, 14, 10, 11, 6},
+    [KB_ISA_SCALAR] = {12, {2, 2, 2, 2}, 2, 1, 1, 1, 1, 12},
+    [KB_ISA_AVX2] = {155, {21, 30, 37, 43}, 24, 30, 30, 24, 70, 12},
+    [KB_ISA_AVX512] = {340, {62, 62, 62, 62}, 31, 55, 50, 45, 70, 14},
+    [KB_ISA_NEON] = {78, {6, 7, 7, 8}, 4, 4, 4, 4, 4, 6},
+    [KB_ISA_NEONDOT] = {78, {28, 28, 28, 28}, 4, 14, 10, 11, 4, 6},
+    [KB_ISA_NEONI8MM] = {78, {38, 38, 38, 38}, 4, 14, 10, 11, 4, 6},
 };
 
 enum {
@@ -40,7 +42,8 @@ static const double kWindowCycles = 120; /* for a copy of a window of bits, if t
 static const double kSumCycles = 0.5; /* for each part of an output, to double and to the total */
 
 int kb_channel_rows(const kb_channel* channel, kb_form form) {
-  if (form == KB_FORM_F32 || (channel->linear && form != KB_FORM_BITS)) return 1;
+  const int in_planes = form == KB_FORM_BITS || form == KB_FORM_T1;
+  if (form == KB_FORM_F32 || (channel->linear && !in_planes)) return 1;
   return channel->planes;
 }
 
@@ -77,6 +80,14 @@ static kb_form packed_form(const kb_blob* blob, const kb_channel* channel) {
   return channel->width == 1 ? KB_FORM_P1 : channel->width == 2 ? KB_FORM_P2 : KB_FORM_P4;
 }
 
+/* Planes that are looked up in tables. Worth it for so many channels that the tables, which cost as
+ * much as 8 rows, do not matter. */
+static int may_use_tables(const kb_blob* blob, const kb_input* input, const kb_channel* channel) {
+  enum { kFewest = 256 };
+  return blob->op == KB_DENSE && channel->linear && input->linear && input->bytes.count == 1 &&
+         blob->out >= kFewest;
+}
+
 /* Rows that a kernel works for over channels of a group. That of bits can do half a tile. */
 static double waste(const kb_blob* blob, const kb_kernels* kernels, kb_form form) {
   const int64_t rows = kernels->rows[form], step = form == KB_FORM_BITS ? (rows + 1) / 2 : rows;
@@ -103,6 +114,9 @@ static double cycles(const kb_blob* blob, const kb_input* input, const kb_kernel
     if (layout.flat) windows = kWindowCycles * input->planes.count / products;
   } else if (form == KB_FORM_S8) {
     rate = s8_rate(rates, input, kb_channel_most(channel));
+  } else if (form == KB_FORM_T1) {
+    rate = rates->t1;
+    bytes = channel->planes / 8.0;
   } else if (form != KB_FORM_S16) {
     rate = form == KB_FORM_P1 ? rates->p1 : form == KB_FORM_P2 ? rates->p2 : rates->p4;
     bytes = code_bits(form) / 8.0;
@@ -134,8 +148,9 @@ kb_form kb_choose_form(const kb_blob* blob, const kb_input* input, const kb_kern
     kernels = &plain;
   }
   const kb_form packed = exact ? packed_form(blob, channel) : KB_FORM_S8;
-  const kb_form forms[] = {KB_FORM_S8, KB_FORM_BITS, packed};
-  for (int i = 0; i < 3; i++) {
+  const int tables = exact && may_use_tables(blob, input, channel);
+  const kb_form forms[] = {KB_FORM_S8, KB_FORM_BITS, packed, tables ? KB_FORM_T1 : KB_FORM_S8};
+  for (int i = 0; i < 4; i++) {
     if (!kernels->gemm[forms[i]]) continue;
     if (forms[i] != KB_FORM_BITS && !fits_int8(channel)) continue;
     if (cycles(blob, input, kernels, channel, forms[i]) <
@@ -146,7 +161,8 @@ kb_form kb_choose_form(const kb_blob* blob, const kb_input* input, const kb_kern
 }
 
 kb_layout kb_layout_of(const kb_blob* blob, kb_image_kind kind, const kb_kernels* kernels) {
-  static const kb_form forms[KB_IMAGES] = {KB_FORM_BITS, KB_FORM_S8, KB_FORM_S16, KB_FORM_F32};
+  static const kb_form forms[KB_IMAGES] = {KB_FORM_BITS, KB_FORM_S8, KB_FORM_S16, KB_FORM_F32,
+                                            KB_FORM_T1};
   /* P1 and P2 take more channels at a time than S8: images of dense layers suit all. */
   const int of_unit = kb_unit_channels(forms[kind]);
   const int64_t taps = blob->kernel[0] * blob->kernel[1];

@@ -7,7 +7,14 @@
 #include "kernels.h"
 
 /* What the kernels read as input: one image serves several forms. */
-typedef enum { KB_IMAGE_BITS, KB_IMAGE_U8, KB_IMAGE_S16, KB_IMAGE_F32, KB_IMAGES } kb_image_kind;
+typedef enum {
+  KB_IMAGE_BITS,
+  KB_IMAGE_U8,
+  KB_IMAGE_S16,
+  KB_IMAGE_F32,
+  KB_IMAGE_TABLES,
+  KB_IMAGES
+} kb_image_kind;
 
 kb_image_kind kb_image_of(kb_form form);
 

@@ -12,17 +12,20 @@
  *   P1    32 channels: 32 uint8                    byte b = sum_j code[4 j + b] << j
  *   P2    16 channels: 16 uint8                    byte b = sum_j code[4 j + b] << 2 j
  *   P4    8 channels: 8 uint8                      byte b = code[b] | code[4 + b] << 4
+ *   T1    32 channels: 8 tables, see below         byte b = sum_j bit[8 b + j] << j
  *
  * P1, P2 and P4 keep the codes of weights; a weight is levels[code]. They are for layers whose
- * weights are too many for the caches.
+ * weights are too many for the caches. So is T1, for weights of 0 and 1: for each four channels the
+ * image has the sums of all 16 subsets of their inputs, where bit j of a subset's number is the
+ * j-th of the four: the 16 sums modulo 32, then the 16 sums divided by 32.
  *
  * Bit c of a BITS unit is bit c % 8 of byte c / 8. Instruction sets that look up nibbles take 16
  * bytes instead, of 4 channels each: in an input unit bit c is bit 4 + c % 4 of byte c / 4, so that
  * the byte is the offset of a table of 16 bytes; in a weight unit it is bit c % 4 of a byte.
  *
- * A weight tile is [tap][unit][rows][weight unit], for units of nibbles [tap][unit][16][rows]. Image
- * and weights may be read, but not written, up to KB_SLACK - 1 bytes behind their end. Pointers need
- * no alignment beyond that of a byte. */
+ * A weight tile is [tap][unit][rows][weight unit], for units of nibbles [tap][unit][16][rows] and
+ * for T1 [tap][unit][4][rows]. Image and weights may be read, but not written, up to KB_SLACK - 1
+ * bytes behind their end. Pointers need no alignment beyond that of a byte. */
 #ifndef KERASBITS_KERNELS_H
 #define KERASBITS_KERNELS_H
 
@@ -36,19 +39,21 @@ typedef enum {
   KB_FORM_P1,
   KB_FORM_P2,
   KB_FORM_P4,
+  KB_FORM_T1,
   KB_FORMS
 } kb_form;
 
 enum {
-  KB_SLACK = 64,      /* bytes behind images and weights that kernels may read */
-  KB_MAX_ROWS = 64,   /* of a tile */
-  KB_MAX_INPUT = 255, /* largest byte of an input */
-  KB_MAX_S8 = 128     /* largest magnitude of an int8 weight */
+  KB_SLACK = 64,       /* bytes behind images and weights that kernels may read */
+  KB_MAX_ROWS = 64,    /* of a tile */
+  KB_TABLE_BYTES = 32, /* of T1, for four channels */
+  KB_MAX_INPUT = 255,  /* largest byte of an input */
+  KB_MAX_S8 = 128      /* largest magnitude of an int8 weight */
 };
 
 /* Channels, and bytes of a row's weights, in one unit. */
 static inline int kb_unit_channels(kb_form form) {
-  static const uint8_t channels[KB_FORMS] = {64, 4, 2, 1, 32, 16, 8};
+  static const uint8_t channels[KB_FORMS] = {64, 4, 2, 1, 32, 16, 8, 32};
   return channels[form];
 }
 
@@ -58,6 +63,7 @@ static inline int kb_unit_weight_bytes(kb_form form, int bits_unit_bytes) {
 
 /* Bytes of an input unit; those of BITS depend on the instruction set. */
 static inline int kb_unit_input_bytes(kb_form form, int bits_unit_bytes) {
+  if (form == KB_FORM_T1) return 8 * KB_TABLE_BYTES;
   return form == KB_FORM_BITS ? bits_unit_bytes : form < KB_FORM_P1 ? 4 : kb_unit_channels(form);
 }
 
@@ -67,6 +73,11 @@ static inline void kb_put_weight_bit(uint8_t* unit, int unit_bytes, int rows, in
     unit[row * 8 + c / 8] |= (uint8_t)(1u << c % 8);
   else
     unit[c / 4 * rows + row] |= (uint8_t)(1u << c % 4);
+}
+
+/* The same for channel c (of 32) of T1. */
+static inline void kb_put_table_bit(uint8_t* unit, int rows, int row, int c) {
+  unit[c / 8 * rows + row] |= (uint8_t)(1u << c % 8);
 }
 
 /* sums[p][r] = sum over taps, units and their elements of weight * input
@@ -100,6 +111,9 @@ typedef void (*kb_levels)(const kb_grid* grid, const float* x, size_t count, uin
 
 /* Bit `shift` of each level, as ceil(count / 64) units of BITS; bits behind the last are 0. */
 typedef void (*kb_pack_bits)(const uint8_t* levels, size_t count, int shift, uint8_t* image);
+
+/* Tables of T1 for `count` levels, in ceil(count / 32) units; those behind the last are 0. */
+typedef void (*kb_sum_tables)(const uint8_t* levels, size_t count, uint8_t* image);
 
 /* The bits clip(x, lo, hi) >= 0, in the same units. */
 typedef void (*kb_signs)(float lo, float hi, const float* x, size_t count, uint8_t* image);
@@ -164,6 +178,7 @@ typedef struct {
   int bits_unit_bytes;           /* of an input unit of BITS */
   kb_levels levels;
   kb_pack_bits pack_bits;
+  kb_sum_tables sum_tables;
   kb_signs signs;
   kb_finish finish;
   kb_depthwise depthwise;
@@ -183,6 +198,8 @@ int kb_isa_supported(kb_isa_id isa);
   void name(const kb_grid* grid, const float* x, size_t count, uint8_t* levels);
 #define KB_PACK_BITS(name, isa, unit_bytes) \
   void name(const uint8_t* levels, size_t count, int shift, uint8_t* image);
+#define KB_SUM_TABLES(name, isa) \
+  void name(const uint8_t* levels, size_t count, uint8_t* image);
 #define KB_SIGNS(name, isa, unit_bytes) \
   void name(float lo, float hi, const float* x, size_t count, uint8_t* image);
 #define KB_FINISH(name, isa) void name(const kb_finish_args* args);

@@ -16,7 +16,7 @@ static int code_bits(kb_form form) {
 
 /* Channels of a tile of packed codes share their levels. */
 int kb_tile_shift(const kb_packer* packer, const kb_tile* tile, int row) {
-  if (tile->form == KB_FORM_BITS) return 0;
+  if (tile->form == KB_FORM_BITS || tile->form == KB_FORM_T1) return 0;
   const int shift = kb_channel_shift(channel_of(packer, tile, row));
   if (!code_bits(tile->form) || packer->blob->encoding == KB_TABLE) return shift;
   for (int r = 0; r < tile->used; r++) {
@@ -99,6 +99,8 @@ static void pack_planes(const kb_packer* packer, const kb_tile* tile, int row, i
       if (!(packer->numbers[k] >> p & 1)) continue;
       if (tile->form == KB_FORM_BITS)
         kb_put_weight_bit(walk.unit, unit_bytes, tile->rows, row, walk.e);
+      else if (tile->form == KB_FORM_T1)
+        kb_put_table_bit(walk.unit, tile->rows, row, walk.e);
       else
         put(walk.unit + 4 * row, tile->form, walk.e, 1);
     }
@@ -165,7 +167,7 @@ static int pack_channel(kb_packer* packer, kb_tile* tile, int row) {
   if ((code_bits(tile->form) ? kb_channel_codes : kb_channel_numbers)(
           packer->blob, channel, packer->numbers, packer->error))
     return -1;
-  if (tile->form != KB_FORM_BITS && channel->linear)
+  if (tile->form != KB_FORM_BITS && tile->form != KB_FORM_T1 && channel->linear)
     pack_row(packer, tile, row);
   else
     pack_planes(packer, tile, row, channel->planes);

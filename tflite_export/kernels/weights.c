@@ -35,7 +35,8 @@ static void choose_forms(const kb_packer* packer, kb_sort_key* keys) {
     const kb_form form = kb_choose_form(blob, packer->input, packer->kernels, channel);
     keys[o].form = form;
     keys[o].rows = kb_channel_rows(channel, form);
-    keys[o].most = form == KB_FORM_BITS || form == KB_FORM_F32 ? 1 : kb_channel_most(channel);
+    const int is_one = form == KB_FORM_BITS || form == KB_FORM_T1 || form == KB_FORM_F32;
+    keys[o].most = is_one ? 1 : kb_channel_most(channel);
   }
   qsort(keys, (size_t)blob->out, sizeof *keys, compare);
 }
