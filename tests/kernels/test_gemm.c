@@ -246,7 +246,7 @@ static int run_sizes(const char* name, kb_gemm gemm, sample s) {
 }
 
 static int check(const char* name, kb_gemm gemm, kb_form form, int rows, int unit_bytes) {
-  static const int s8[] = {1, 2, 3, 7, 31, 63, 64, 65, 127, 128}, s16[] = {1, 255, 5000, 32767};
+  static const int s8[] = {1, 2, 3, 9, 21, 31, 64, 65, 127, 128}, s16[] = {1, 255, 5000, 32767};
   static const int inputs[] = {255, 1, 15, 3, 254, 255, 200, 128, 127};
   const int narrow = form == KB_FORM_S8 || code_bits(form);
   const int bounds = narrow ? 10 : form == KB_FORM_S16 ? 4 : 1;
