@@ -30,6 +30,8 @@ static void run_layer(const test_blob* blob) {
   char text[128] = "";
   kb_op* op;
   expect(!kb_op_create(blob->data, blob->bytes, &op, text, sizeof text), "an op");
+  expect(op->geometry.op != KB_DEPTHWISE || op->geometry.out != 40 || op->depthwise.parts,
+         "whole numbers in the layer of 40 channels");
   const int32_t channels = (int32_t)(op->geometry.in * op->geometry.groups);
   const int dense = op->geometry.op == KB_DENSE, rank = dense ? 2 : 4;
   const int32_t dims[4] = {dense ? 300 : 2, dense ? channels : 23, 17, channels};
@@ -82,8 +84,22 @@ static void run_model(const test_file* file) {
   kb_model_close(model);
 }
 
+/* 40 channels of 4 bits, inputs of 8 bits whose level 0 is 0. */
+static void make_depthwise(test_blob* blob) {
+  static const int kernel[3] = {3, 3, 1};
+  start(blob, KB_DEPTHWISE, KB_UNIFORM, 40, kernel, 4);
+  add_floats(blob, KB_SCALE, 1, 0.5f);
+  add_section(blob, KB_ZERO, "\7\0\0\0", 4);
+  set_input(blob, KB_INPUT_UNIFORM, 8, 0);
+  put_f32(blob->data + 76, 0.0f);
+  finish(blob);
+}
+
 int main(void) {
   static test_file file;
+  test_blob depthwise;
+  make_depthwise(&depthwise);
+  run_layer(&depthwise);
   for (int which = 0; which < TEST_BLOBS; which++) {
     test_blob blob;
     make_test_blob(which, &blob);
