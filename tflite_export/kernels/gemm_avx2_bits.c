@@ -1,6 +1,6 @@
 /* Bits x bits by look-ups. The 4 inputs of a byte choose one of 16 tables; that table, in a vector,
  * is looked up with the weights of 32 rows at once: entry w is the number of bits of inputs & w.
- * So 128 products cost one vpshufb and one vpaddb; to mask and to count nibbles costs 3 instructions.
+ * So 128 products cost one vpshufb and one vpaddb; to mask and to count nibbles takes three.
  * Measured on Zen 4: 180 products a cycle, where registers alone allow 210, and 140 by masks. */
 #if defined(__x86_64__)
 #include "avx2.h"
