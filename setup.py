@@ -21,13 +21,17 @@ KERNELS = pathlib.Path("tflite_export", "kernels")
 FLAGS = ["-O3", "-std=c11", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
 FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-g0"]
 MACHINE, APPLE = platform.machine().lower(), platform.system() == "Darwin"
-AVX2, DOT = ["-mavx2"], ["-march=armv8.2-a+dotprod"]
-# One build on an Apple machine may compile each file for both families.
-FLAGS_OF_FILE = {
-    "gemm_avx2.c": ["-Xarch_x86_64", *AVX2] if APPLE else AVX2 * (MACHINE in ("x86_64", "amd64")),
-    "gemm_neondot.c": ["-Xarch_arm64", *DOT] if APPLE else DOT * (MACHINE in ("aarch64", "arm64")),
+# A word of a file's name tells its instruction set, and that the flags it is compiled with.
+AVX512 = ["f", "bw", "vl", "dq", "vnni", "vpopcntdq", "bitalg"]
+FLAGS_OF_SET = {
+    "avx2": ["-mavx2"],
+    "avx512": ["-mavx2", *(f"-mavx512{part}" for part in AVX512)],
+    "neondot": ["-march=armv8.2-a+dotprod"],
+    "neoni8mm": ["-march=armv8.2-a+dotprod+i8mm"],
 }
-NO_UNDEFINED = [] if APPLE else ["-Wl,--no-undefined"]
+# Names of the processor family as Apple's compiler has it, and as machines say it.
+X86, ARM = ("x86_64", "amd64"), ("arm64", "aarch64")
+LINKED = ["-pthread"] + ([] if APPLE else ["-Wl,--no-undefined"])
 
 # The sources go with the package: apps link them.
 SHIPPED = ["*.c", "*.h", "*.inc", "*.modulemap", "Makefile", "CMakeLists.txt"]
@@ -58,6 +62,22 @@ CLASSIFIERS = [
 ]
 
 
+def flags_of_file(source: str) -> list[str]:
+    """Flags of its own that a file of one instruction set needs.
+
+    One build on an Apple machine may compile each file for both families.
+    """
+    words = pathlib.Path(source).stem.split("_")
+    flags = []
+    for instructions, its_flags in FLAGS_OF_SET.items():
+        family = X86 if instructions.startswith("avx") else ARM
+        if instructions in words and APPLE:
+            flags += [part for flag in its_flags for part in (f"-Xarch_{family[0]}", flag)]
+        elif instructions in words and MACHINE in family:
+            flags += its_flags
+    return flags
+
+
 class BuildLibrary(build_ext):
     """Builds a plain shared library, with flags of their own for files of one instruction set."""
 
@@ -73,19 +93,18 @@ class BuildLibrary(build_ext):
         """Compile each source and link them."""
         objects = []
         for source in ext.sources:
-            flags = FLAGS + FLAGS_OF_FILE.get(os.path.basename(source), [])
             objects += self.compiler.compile(
                 [source],
                 output_dir=self.build_temp,
                 include_dirs=ext.include_dirs,
-                extra_postargs=flags,
+                extra_postargs=FLAGS + flags_of_file(source),
                 depends=ext.depends,
             )
         self.compiler.link_shared_object(
             objects,
             self.get_ext_fullpath(ext.name),
             libraries=["m"],
-            extra_postargs=NO_UNDEFINED,
+            extra_postargs=LINKED,
             target_lang="c",
         )
 

@@ -32,7 +32,7 @@ class Interpreter:
 
     Args:
         path: of the file. What it is, is told by its identifier, not by its name.
-        threads: for .tflite files.
+        threads: that share the work of a run; results of packed layers do not depend on them.
         keep_tensors: keep intermediate tensors, so that `tensor` can read them.
 
     Raises:
@@ -145,7 +145,7 @@ def open_runner(data: bytes, threads: int = 1, keep_tensors: bool = False):
 
         return TfliteRunner(data, threads, keep_tensors)
     if native.has_library():
-        return KbitsRunner(data, keep_tensors)
+        return KbitsRunner(data, keep_tensors, threads)
     from tflite_export.in_numpy.runner import NumpyRunner
 
     return NumpyRunner(data, keep_tensors)

@@ -51,6 +51,7 @@ def _library() -> ctypes.CDLL:
     out_rank = ctypes.POINTER(ctypes.c_int)
     library.kb_op_output_shape.argtypes = (ctypes.c_void_p, *rank, dims, out_rank, *error)
     library.kb_op_reserve.argtypes = (ctypes.c_void_p, *rank, *error)
+    library.kb_op_set_threads.argtypes = (ctypes.c_void_p, ctypes.c_int, *error)
     library.kb_op_run.argtypes = (ctypes.c_void_p, floats, *rank, floats, *error)
     library.kb_op_run_ids.argtypes = library.kb_op_run.argtypes
     library.kb_op_takes_ids.argtypes = (ctypes.c_void_p,)
@@ -125,6 +126,14 @@ class NativeOp(NativeHandle):
     def reserve(self, shape: tuple[int, ...]) -> None:
         """Allocate what `run` needs for inputs of `shape`."""
         self._call("kb_op_reserve", *_dims(shape))
+
+    def set_threads(self, threads: int) -> None:
+        """Let 1 to 256 threads share the work of a run.
+
+        Raises:
+            ValueError: another number.
+        """
+        self._call("kb_op_set_threads", threads)
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """`y = layer(x)`; float32, dense `[..., in]`, convolutions NHWC, embeddings whole `[...]`.

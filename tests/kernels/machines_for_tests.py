@@ -79,7 +79,9 @@ def output_of(command, **variables):
 # The size of a size_t, of a long and of a pointer differs on the second one.
 MACHINES = {
     "aarch64": Machine(
-        "aarch64-linux-gnu", "qemu-aarch64", {"cortex-a53": "neon", "max": "neondot"}
+        "aarch64-linux-gnu",
+        "qemu-aarch64",
+        {"cortex-a53": "neon", "neoverse-n1": "neondot", "max": "neoni8mm"},
     ),
     "armhf": Machine("arm-linux-gnueabihf", "qemu-arm", {"max": "scalar"}),
 }

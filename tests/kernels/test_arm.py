@@ -68,7 +68,7 @@ def built(name):
 def test_c_tests_under_sanitizers(tmp_path, name):
     MACHINES[name].need()
     printed = MACHINES[name].make("check", tmp_path)
-    families = ("scalar", "neon", "neondot") if name == "aarch64" else ("scalar",)
+    families = ("scalar", "neon", "neondot", "neoni8mm") if name == "aarch64" else ("scalar",)
     for test in ("blobs", "models", *kernels_of(*families)):
         assert f"{test} ".ljust(25) + "ok\n" in printed
 

@@ -25,9 +25,11 @@ EMBEDDING = (7, 5)
 
 
 def kernels_of(*families):
-    """Names of the kernels of these instruction sets, from the list that C reads."""
+    """Names of the products of these instruction sets, from the list that C reads."""
     listed = (KERNELS / "kernels.inc").read_text()
-    return [name for f in families for name in re.findall(rf"\nKB_KERNEL\((\w+_{f}),", listed)]
+    found = [name for f in families for name in re.findall(rf"\nKB_GEMM\((\w+_{f}),", listed)]
+    assert len(found) >= 4 * len(families)
+    return found
 
 
 def blobs():
@@ -52,7 +54,8 @@ def test_kernels_and_blobs_under_sanitizers(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.findall(r"^(\w+) +ok$", done.stdout, re.MULTILINE)
-    assert {"blobs", *kernels_of("scalar", *["avx2"] * (native.isa() == "avx2"))} <= set(passed)
+    better = {"avx2": ["avx2"], "avx512": ["avx2", "avx512"]}.get(native.isa(), [])
+    assert {"blobs", "kb_finish_scalar", *kernels_of("scalar", *better)} <= set(passed)
     paths = []
     for i, blob in enumerate(itertools.islice(blobs(), 0, None, 3)):
         paths.append(tmp_path / f"{i}.blob")
@@ -116,7 +119,7 @@ def test_truncated_and_flipped_blobs_are_refused():
             assert not accepted(NativeOp, bytes(broken))
 
 
-def test_the_library_needs_only_libc_and_libm():
+def test_the_library_needs_only_libc_libm_and_threads():
     if not sys.platform.startswith("linux") or not shutil.which("readelf"):
         pytest.skip("needs readelf")
     path = str(native.library_path())
@@ -124,10 +127,10 @@ def test_the_library_needs_only_libc_and_libm():
     needed = [
         line.split("[")[1].rstrip("]") for line in listing.stdout.splitlines() if "NEEDED" in line
     ]
-    assert set(needed) <= {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2"}
+    assert set(needed) <= {"libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-x86-64.so.2"}
 
 
-def test_only_one_object_holds_avx2_code(tmp_path):
+def test_only_files_of_an_instruction_set_hold_its_code(tmp_path):
     if not shutil.which("objdump") or not shutil.which("gcc"):
         pytest.skip("needs gcc and objdump")
     subprocess.run(
@@ -135,7 +138,11 @@ def test_only_one_object_holds_avx2_code(tmp_path):
     )
     for path in tmp_path.glob("*.o"):
         code = subprocess.run(["objdump", "-d", path], capture_output=True, text=True, check=True)
-        assert ("ymm" in code.stdout) == (path.name == "gemm_avx2.o"), path.name
+        wide = {width for width in ("ymm", "zmm") if width in code.stdout}
+        words = path.stem.split("_")
+        allowed = {"ymm"} if "avx2" in words else {"ymm", "zmm"} if "avx512" in words else set()
+        assert wide <= allowed, path.name
+        assert wide or not allowed, path.name
 
 
 def test_a_missing_library_is_explained(monkeypatch, tmp_path):

@@ -185,6 +185,28 @@ def test_other_custom_nodes_are_left_alone():
     refuse(chain([blob], ["Unknown"], [x.shape, (3, 5)]), "Unknown")
 
 
-def test_options_are_refused():
-    with pytest.raises(ValueError, match="no option"):
-        litert.load_delegate(str(library_path()), {"threads": "2"})
+def test_threads_by_option_and_by_interpreter():
+    """As many nodes as there are kinds of layers; results are those of one thread."""
+    delegate = litert.load_delegate(str(library_path()), {"threads": "3"})
+    for op in LAYERS:
+        blob, x = make(op)
+        expected = NativeOp(blob).run(x)
+        model = chain([blob], [NAMES[op]], [x.shape, expected.shape])
+        runner = litert.Interpreter(model_content=model, experimental_delegates=[delegate])
+        np.testing.assert_array_equal(invoke(runner, x), expected)
+        np.testing.assert_array_equal(invoke(interpreter(model, num_threads=2), x), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"speed": "2"}, "no option but threads"),
+        ({"threads": "0"}, "1 to 256 threads"),
+        ({"threads": "257"}, "1 to 256 threads"),
+        ({"threads": "two"}, "1 to 256 threads"),
+        ({"threads": "2x"}, "1 to 256 threads"),
+    ],
+)
+def test_wrong_options_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        litert.load_delegate(str(library_path()), options)

@@ -85,7 +85,10 @@ def test_zeros_between_pixels_add_nothing(grid, op):
             )
             expected = run(single, x)
             got = y[:, 1 - row :: 2, 1 - column :: 2]
-            np.testing.assert_array_equal(got, expected)
+            if op == "conv2d":
+                np.testing.assert_array_equal(got, expected)
+            else:  # only the single tap is done on whole numbers, where 0 is no code
+                np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dilations", [(3, 4), (5, 2)])

@@ -101,6 +101,16 @@ def test_convolutions_equal_numpy(monkeypatch, case, grid):
         check(monkeypatch, layer, inputs(rng, (*image, channels)))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4, 8, 12, 16, 33, 48, 64, 72])
+def test_bits_of_any_number_of_channels(monkeypatch, channels):
+    """Bits are packed pixel by pixel, row by row or window by window, by what fills whole bytes."""
+    rng = np.random.default_rng(channels)
+    for grid in ("planes1", "uniform1_no_zero", "uniform12"):
+        window = {"padding": "same", "strides": (1 + channels % 2, 1)}
+        layer = random_layer(rng, "conv2d", (3, 3, channels, 5), "one_bit", grid, **window)
+        check(monkeypatch, layer, inputs(rng, (2, 4, 7, channels)))
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_random_geometry(monkeypatch, seed):
     rng = np.random.default_rng(seed)

@@ -32,6 +32,15 @@ def test_two_interpreters_at_once(path):
     np.testing.assert_array_equal(a.predict(x[:2]), b.predict(x)[:2])
 
 
+def test_threads_of_a_kbits_file(model, tmp_path):
+    path = export(model, tmp_path / "m.kbits", verify=False).path
+    x = images(4)
+    one = Interpreter(path).predict(x)
+    np.testing.assert_array_equal(Interpreter(path, threads=3).predict(x), one)
+    with pytest.raises(ValueError, match="1 to 256 threads, got 0"):
+        Interpreter(path, threads=0)
+
+
 def test_stock_interpreter_with_our_delegate(path):
     delegate = litert.load_delegate(str(delegate_path()))
     stock = litert.Interpreter(str(path), experimental_delegates=[delegate])

@@ -64,6 +64,7 @@ def _library() -> ctypes.CDLL:
     library.kb_model_input.argtypes = (model, ctypes.c_int, info, *error)
     library.kb_model_output.argtypes = (model, ctypes.c_int, info, *error)
     library.kb_model_run.argtypes = (model, pointer, pointer, *error)
+    library.kb_model_set_threads.argtypes = (model, ctypes.c_int, *error)
     library.kb_model_tensor.argtypes = (model, ctypes.c_size_t, info, pointer, *error)
     library.kb_model_close.argtypes = (model,)
     library.kb_model_close.restype = None
@@ -79,16 +80,18 @@ class KbitsRunner(NativeHandle):
     Args:
         data: bytes of the file.
         keep_tensors: keep all tensors of the last run, so that `tensor` can read them.
+        threads: 1 to 256 that share the work of a run.
 
     Raises:
-        ValueError: if the file is broken, in the words of the C library.
+        ValueError: if the file is broken, or the number of threads, in the words of the C library.
         FileNotFoundError: if the C library was not built.
     """
 
-    def __init__(self, data: bytes, keep_tensors: bool = False):
+    def __init__(self, data: bytes, keep_tensors: bool = False, threads: int = 1):
         flags = _KEEP_TENSORS if keep_tensors else 0
         opened = ("kb_model_open", bytes(data), len(data), flags)
         super().__init__(_library(), *opened, release="kb_model_close")
+        self._call("kb_model_set_threads", threads)
         self.inputs = self._ends("kb_model_inputs", "kb_model_input")
         self.outputs = self._ends("kb_model_outputs", "kb_model_output")
         blobs = container.read(data).blobs or []

@@ -82,15 +82,15 @@ int kb_channel_check(const kb_blob* blob, int64_t channel, const uint16_t* codes
   return 0;
 }
 
-static int read_codes(const kb_blob* blob, const kb_channel* channel, uint16_t* codes,
-                      kb_error error) {
+int kb_channel_codes(const kb_blob* blob, const kb_channel* channel, uint16_t* codes,
+                     kb_error error) {
   kb_blob_codes(blob, channel->width, channel->rank * blob->row, blob->row, codes);
   return kb_channel_check(blob, channel->index, codes, blob->row, error);
 }
 
 int kb_channel_numbers(const kb_blob* blob, const kb_channel* channel, uint16_t* numbers,
                        kb_error error) {
-  if (read_codes(blob, channel, numbers, error)) return -1;
+  if (kb_channel_codes(blob, channel, numbers, error)) return -1;
   for (int64_t k = 0; blob->encoding == KB_TABLE && k < blob->row; k++)
     numbers[k] = (uint16_t)(kb_blob_i16(blob, KB_LEVELS, numbers[k]) + channel->zero);
   return 0;
@@ -137,7 +137,7 @@ int kb_channel_values(const kb_blob* blob, const kb_channel* channel, float* val
       values[k] = kb_blob_f32(blob, KB_CODES, channel->rank * blob->row + k);
     return 0;
   }
-  if (read_codes(blob, channel, numbers, error)) return -1;
+  if (kb_channel_codes(blob, channel, numbers, error)) return -1;
   kb_channel_decode(blob, channel->index, numbers, blob->row, values);
   return 0;
 }

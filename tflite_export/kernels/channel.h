@@ -24,6 +24,10 @@ kb_channel* kb_channels(const kb_blob* blob);
 int kb_channel_check(const kb_blob* blob, int64_t channel, const uint16_t* codes, int64_t count,
                      kb_error error);
 
+/* The codes of a channel, which is not dropped. */
+int kb_channel_codes(const kb_blob* blob, const kb_channel* channel, uint16_t* codes,
+                     kb_error error);
+
 /* The numbers of a channel: its codes, or its levels less the smallest level. */
 int kb_channel_numbers(const kb_blob* blob, const kb_channel* channel, uint16_t* numbers,
                        kb_error error);

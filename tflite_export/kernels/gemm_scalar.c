@@ -1,13 +1,6 @@
-/* The kernels in plain C: the definition that the others are compared with, bit by bit. */
-#include <assert.h>
-#include <string.h>
-
-#include "core.h"
-
-static void sum_up(const kb_gemm_args* args, int pixel, const int32_t* total) {
-  int32_t* sums = (int32_t*)args->sums + (size_t)pixel * KB_TILE;
-  for (int r = 0; r < KB_TILE; r++) sums[r] = total[r];
-}
+/* The products in plain C: the law that the other kernels are compared with, bit by bit. Each
+ * works for any number of rows. */
+#include "kernels.h"
 
 static uint64_t load_word(const uint8_t* p) {
   uint64_t word;
@@ -15,59 +8,89 @@ static uint64_t load_word(const uint8_t* p) {
   return word;
 }
 
-void kb_gemm_bits_scalar(const kb_gemm_args* args) {
-  for (int pixel = 0; pixel < args->pixels; pixel++) {
-    const uint8_t* x = args->inputs + (size_t)pixel * args->stride;
+/* Inputs and weights of 4 channels a byte. */
+static void multiply_nibbles(const kb_gemm_args* args) {
+  for (int p = 0; p < args->count; p++) {
+    int32_t* sums = (int32_t*)args->sums + (size_t)p * (size_t)args->rows;
     const uint8_t* w = args->weights;
-    int32_t total[KB_TILE] = {0};
-    for (int chunk = 0; chunk < args->chunks; chunk++, x += KB_CHUNK) {
-      for (int r = 0; r < KB_TILE; r++, w += KB_CHUNK) {
-        for (int i = 0; i < KB_CHUNK; i += 8)
-          total[r] += __builtin_popcountll(load_word(w + i) & load_word(x + i));
+    memset(sums, 0, (size_t)args->rows * sizeof *sums);
+    for (int tap = 0; tap < args->tap_count; tap++) {
+      const uint8_t* x = args->pixels[p] + args->taps[tap];
+      for (int i = 0; i < 16 * args->units; i++)
+        for (int r = 0; r < args->rows; r++) sums[r] += __builtin_popcount(x[i] >> 4 & *w++);
+    }
+  }
+}
+
+void kb_gemm_bits_scalar(const kb_gemm_args* args) {
+  if (args->unit_bytes == 16) {
+    multiply_nibbles(args);
+    return;
+  }
+  for (int p = 0; p < args->count; p++) {
+    int32_t* sums = (int32_t*)args->sums + (size_t)p * (size_t)args->rows;
+    const uint8_t* w = args->weights;
+    memset(sums, 0, (size_t)args->rows * sizeof *sums);
+    for (int tap = 0; tap < args->tap_count; tap++) {
+      const uint8_t* x = args->pixels[p] + args->taps[tap];
+      for (int unit = 0; unit < args->units; unit++, x += 8) {
+        const uint64_t input = load_word(x);
+        for (int r = 0; r < args->rows; r++, w += 8)
+          sums[r] += __builtin_popcountll(input & load_word(w));
       }
     }
-    sum_up(args, pixel, total);
   }
 }
 
 void kb_gemm_s8_scalar(const kb_gemm_args* args) {
-  assert(args->max_weight <= KB_MAX_S8);
-  for (int pixel = 0; pixel < args->pixels; pixel++) {
-    const uint8_t* x = args->inputs + (size_t)pixel * args->stride;
+  for (int p = 0; p < args->count; p++) {
+    int32_t* sums = (int32_t*)args->sums + (size_t)p * (size_t)args->rows;
     const int8_t* w = args->weights;
-    int32_t total[KB_TILE] = {0};
-    for (int chunk = 0; chunk < args->chunks; chunk++, x += KB_CHUNK) {
-      for (int r = 0; r < KB_TILE; r++, w += KB_CHUNK) {
-        for (int i = 0; i < KB_CHUNK; i++) total[r] += w[i] * x[i];
+    memset(sums, 0, (size_t)args->rows * sizeof *sums);
+    for (int tap = 0; tap < args->tap_count; tap++) {
+      const uint8_t* x = args->pixels[p] + args->taps[tap];
+      for (int unit = 0; unit < args->units; unit++, x += 4) {
+        for (int r = 0; r < args->rows; r++, w += 4)
+          sums[r] += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
       }
     }
-    sum_up(args, pixel, total);
   }
 }
 
 void kb_gemm_s16_scalar(const kb_gemm_args* args) {
-  for (int pixel = 0; pixel < args->pixels; pixel++) {
-    const uint8_t* x = args->inputs + (size_t)pixel * args->stride;
-    const int16_t* w = args->weights;
-    int32_t total[KB_TILE] = {0};
-    for (int chunk = 0; chunk < args->chunks; chunk++, x += KB_CHUNK) {
-      for (int r = 0; r < KB_TILE; r++, w += KB_CHUNK) {
-        for (int i = 0; i < KB_CHUNK; i++) total[r] += w[i] * x[i];
+  for (int p = 0; p < args->count; p++) {
+    int32_t* sums = (int32_t*)args->sums + (size_t)p * (size_t)args->rows;
+    const uint8_t* w = args->weights;
+    memset(sums, 0, (size_t)args->rows * sizeof *sums);
+    for (int tap = 0; tap < args->tap_count; tap++) {
+      const uint8_t* x = args->pixels[p] + args->taps[tap];
+      for (int unit = 0; unit < args->units; unit++, x += 4) {
+        int16_t input[2], weight[2];
+        memcpy(input, x, sizeof input);
+        for (int r = 0; r < args->rows; r++, w += 4) {
+          memcpy(weight, w, sizeof weight);
+          sums[r] += weight[0] * input[0] + weight[1] * input[1];
+        }
       }
     }
-    sum_up(args, pixel, total);
   }
 }
 
 void kb_gemm_f32_scalar(const kb_gemm_args* args) {
-  for (int pixel = 0; pixel < args->pixels; pixel++) {
-    const float* x = (const void*)(args->inputs + (size_t)pixel * args->stride);
-    const float* w = args->weights;
-    float total[KB_TILE_F32] = {0};
-    for (int k = 0; k < args->chunks; k++, w += KB_TILE_F32) {
-      for (int r = 0; r < KB_TILE_F32; r++) total[r] += w[r] * x[k];
+  for (int p = 0; p < args->count; p++) {
+    float* sums = (float*)args->sums + (size_t)p * (size_t)args->rows;
+    const uint8_t* w = args->weights;
+    memset(sums, 0, (size_t)args->rows * sizeof *sums);
+    for (int tap = 0; tap < args->tap_count; tap++) {
+      const uint8_t* x = args->pixels[p] + args->taps[tap];
+      for (int unit = 0; unit < args->units; unit++, x += 4) {
+        float input, weight;
+        memcpy(&input, x, sizeof input);
+        for (int r = 0; r < args->rows; r++, w += 4) {
+          memcpy(&weight, w, sizeof weight);
+          sums[r] += weight * input;
+        }
+      }
     }
-    float* sums = (float*)args->sums + (size_t)pixel * KB_TILE_F32;
-    for (int r = 0; r < KB_TILE_F32; r++) sums[r] = total[r];
   }
 }

@@ -10,28 +10,44 @@ static int bit_length(unsigned value) {
 }
 
 /* Terms of a level that is linear in the value. */
-static void set_linear_terms(kb_input* input, double scale, unsigned top) {
-  int bits = bit_length(top);
-  input->bytes.term[0] = (kb_term){0, 255, scale};
-  input->bytes.term[1] = (kb_term){8, 255, 256 * scale};
+static void set_linear_terms(kb_input* input, double unit, unsigned top) {
+  const int bits = top ? bit_length(top) : 1;
+  input->linear = 1;
+  input->level_bits = bits;
+  input->unit = unit;
+  input->bytes.term[0] = (kb_term){0, 255, 1};
+  input->bytes.term[1] = (kb_term){8, 255, 256};
   input->bytes.count = bits > 8 ? 2 : 1;
-  for (int i = 0; i < bits; i++) input->planes.term[i] = (kb_term){i, 1, ldexp(scale, i)};
+  input->bytes.most = bits > 8 ? 255 : top > 1 ? (int)top : 1;
+  for (int i = 0; i < bits; i++) input->planes.term[i] = (kb_term){i, 1, ldexp(1, i)};
   input->planes.count = bits;
+  input->planes.most = 1;
 }
 
+/* Value of a code = sum_p +-scale_p, the first plane in the highest bit. */
 static void set_plane_terms(kb_input* input) {
-  input->offset = 0;
+  const double last = input->borders[input->bits - 1];
+  int powers = 1;
   for (int i = 0; i < input->bits; i++) {
-    double scale = input->borders[i];
-    input->planes.term[i] = (kb_term){input->bits - 1 - i, 1, 2 * scale};
-    input->offset -= scale;
+    input->offset -= input->borders[i];
+    powers &= (double)input->borders[i] == ldexp(last, input->bits - 1 - i);
   }
+  if (powers) {
+    set_linear_terms(input, 2 * last, (1u << input->bits) - 1);
+    return;
+  }
+  input->level_bits = input->bits;
+  input->unit = 1;
+  for (int i = 0; i < input->bits; i++)
+    input->planes.term[i] = (kb_term){input->bits - 1 - i, 1, 2 * (double)input->borders[i]};
   input->planes.count = input->bits;
+  input->planes.most = 1;
   input->bytes = input->planes;
 }
 
 static void set_terms(kb_input* input) {
-  double step = input->step;
+  const double step = input->step;
+  input->unit = 1;
   if (input->kind == KB_INPUT_UNIFORM) {
     input->offset = input->origin - step * input->zero;
     set_linear_terms(input, step, (1u << input->bits) - 1);
@@ -111,7 +127,7 @@ static int border_index(const kb_input* input, float magnitude) {
   return low;
 }
 
-static void table_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
+static void search_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
   int top = input->length - 1;
   for (size_t i = 0; i < count; i++) {
     float u = x[i] / input->origin;
@@ -122,6 +138,41 @@ static void table_codes(const kb_input* input, const float* x, size_t count, uin
       code = border_index(input, u);
     codes[i] = (uint16_t)code;
   }
+}
+
+/* The same by comparing with each border, some values at a time, which the compiler turns into
+ * vectors. Borders ascend, so as many as are below the value are the first ones. */
+static void count_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
+  enum { kSome = 64 };
+  const int32_t top = input->length - 1;
+  const float origin = input->origin, least = input->is_signed ? -INFINITY : 0;
+  float size[kSome];
+  int32_t below[kSome];
+  for (size_t first = 0; first < count; first += kSome) {
+    const size_t some = count - first < kSome ? count - first : kSome;
+    for (size_t i = 0; i < some; i++) {
+      const float u = x[first + i] / origin;
+      size[i] = fabsf(u > least ? u : least); /* NaN becomes `least`, which has code 0 */
+      below[i] = 0;
+    }
+    for (int b = 0; b < top; b++) {
+      const float border = input->borders[b];
+      for (size_t i = 0; i < some; i++) below[i] += border < size[i];
+    }
+    for (size_t i = 0; i < some; i++) {
+      const float u = x[first + i] / origin;
+      const int32_t code = input->is_signed ? top + below[i] : u > 0 ? below[i] : 0;
+      codes[first + i] = (uint16_t)(input->is_signed && !(u >= 0) ? top - below[i] : code);
+    }
+  }
+}
+
+static void table_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
+  enum { kFew = 64 };
+  if (input->length <= kFew)
+    count_codes(input, x, count, codes);
+  else
+    search_codes(input, x, count, codes);
 }
 
 /* Some values at a time, plane by plane, which the compiler turns into vectors. */
@@ -201,51 +252,27 @@ static void to_levels(const kb_input* input, size_t count, uint16_t* codes) {
   }
 }
 
-int kb_input_terms(const kb_input* input, kb_form form) {
-  if (form == KB_FORM_F32) return 1;
-  return form == KB_FORM_BITS ? input->planes.count : input->bytes.count;
+static int is_small_grid(const kb_input* input) {
+  return input->kind == KB_INPUT_UNIFORM && input->bits <= 8;
 }
 
-size_t kb_input_pixel_bytes(kb_form form, size_t channels) {
-  if (form == KB_FORM_F32) return channels * sizeof(float);
-  return form == KB_FORM_BITS ? (channels + 63) / 64 * 8 : channels;
-}
-
-static void pack_bits(const uint16_t* levels, size_t count, int shift, uint8_t* out) {
-  size_t bytes = kb_input_pixel_bytes(KB_FORM_BITS, count), whole = count / 8;
-  for (size_t i = 0; i < whole; i++, levels += 8) {
-    unsigned byte = 0;
-    for (int b = 0; b < 8; b++) byte |= (levels[b] >> shift & 1u) << b;
-    out[i] = (uint8_t)byte;
+void kb_input_levels(const kb_input* input, const kb_kernels* kernels, const float* x, size_t count,
+                     uint16_t* codes, uint8_t* low, uint8_t* high) {
+  if (is_small_grid(input)) {
+    const kb_grid grid = {.lo = input->lo, .hi = input->hi, .origin = input->origin,
+                          .step = input->step, .zero = input->zero,
+                          .top = (1 << input->bits) - 1};
+    kernels->levels(&grid, x, count, low);
+    return;
   }
-  memset(out + whole, 0, bytes - whole);
-  for (size_t b = 0; b < count % 8; b++) out[whole] |= (uint8_t)((levels[b] >> shift & 1u) << b);
-}
-
-static void pack_bytes(const uint16_t* levels, size_t count, const kb_term* term, uint8_t* out) {
-  for (size_t i = 0; i < count; i++) out[i] = (uint8_t)(levels[i] >> term->shift & term->mask);
-}
-
-void kb_input_image(const kb_input* input, kb_form form, const float* x, size_t groups,
-                    size_t channels, const kb_image* image, uint16_t* codes) {
-  const kb_terms* terms = form == KB_FORM_BITS ? &input->planes : &input->bytes;
-  const size_t all = groups * channels, plane = image->pixels * image->pixel_bytes;
-  for (size_t pixel = 0; pixel < image->pixels; pixel++, x += all) {
-    uint8_t* out = image->data + pixel * image->pixel_bytes;
-    if (form == KB_FORM_F32) {
-      for (size_t g = 0; g < groups; g++, out += plane)
-        kb_input_values(input, x + g * channels, channels, (float*)(void*)out, codes);
-      continue;
-    }
-    kb_input_codes(input, x, all, codes);
-    to_levels(input, all, codes);
-    for (int t = 0; t < terms->count; t++) {
-      for (size_t g = 0; g < groups; g++, out += plane) {
-        if (form == KB_FORM_BITS)
-          pack_bits(codes + g * channels, channels, terms->term[t].shift, out);
-        else
-          pack_bytes(codes + g * channels, channels, &terms->term[t], out);
-      }
-    }
+  if (input->kind == KB_INPUT_PLANES && input->bits == 1) {
+    const float lo = input->lo, hi = input->hi;
+    for (size_t i = 0; i < count; i++) low[i] = clip(x[i], lo, hi) >= 0;
+    return;
   }
+  kb_input_codes(input, x, count, codes);
+  to_levels(input, count, codes);
+  for (size_t i = 0; i < count; i++) low[i] = (uint8_t)codes[i];
+  if (input->level_bits <= 8) return;
+  for (size_t i = 0; i < count; i++) high[i] = (uint8_t)(codes[i] >> 8);
 }

@@ -1,21 +1,23 @@
 /* Inputs: float -> code -> level -> the bytes or bits that kernels take.
  *
- * A level is an unsigned number of at most 16 bits that is linear in the value, or, for grids of
- * planes, the code. It is cut into terms, so that
- *     value = offset + sum_t scale_t * ((level >> shift_t) & mask_t) */
+ * A level is an unsigned number of at most 16 bits. It is linear in the value, or, for grids of
+ * planes whose scales are not powers of two, it is the code. It is cut into terms, so that
+ *     value = offset + unit * sum_t factor_t * ((level >> shift_t) & mask_t)
+ * with whole factors if the level is linear. */
 #ifndef KERASBITS_INPUT_H
 #define KERASBITS_INPUT_H
 
 #include "blob.h"
+#include "kernels.h"
 
 typedef struct {
   int shift;
   unsigned mask;
-  double scale;
+  double factor;
 } kb_term;
 
 typedef struct {
-  int count;
+  int count, most; /* largest value that a term takes */
   kb_term term[KB_MAX_BITS];
 } kb_terms;
 
@@ -25,9 +27,11 @@ typedef struct {
   int32_t zero;
   float* borders;        /* table: midpoints; planes: scales */
   int32_t* table_levels; /* table: magnitudes */
-  double offset;
-  kb_terms bytes; /* terms of up to 8 bits, for S8 and S16 */
-  kb_terms planes; /* terms of one bit, for BITS */
+  int linear;    /* whether levels are linear in the value */
+  int level_bits; /* of a level */
+  double offset, unit;
+  kb_terms bytes;  /* terms of up to 8 bits */
+  kb_terms planes; /* terms of one bit */
 } kb_input;
 
 int kb_input_create(const kb_blob* blob, kb_input* input, kb_error error);
@@ -40,21 +44,9 @@ void kb_input_codes(const kb_input* input, const float* x, size_t count, uint16_
 void kb_input_values(const kb_input* input, const float* x, size_t count, float* values,
                      uint16_t* codes);
 
-/* Where the image of an input is, and how large its pixels are: [term][group][pixel]. */
-typedef struct {
-  uint8_t* data;
-  size_t pixel_bytes; /* distance of two pixels */
-  size_t pixels;
-} kb_image;
-
-/* Terms in a form: 1 for floats. */
-int kb_input_terms(const kb_input* input, kb_form form);
-
-/* Bytes that the channels of one pixel take in a form. */
-size_t kb_input_pixel_bytes(kb_form form, size_t channels);
-
-/* Fill the image from x[pixels][groups * channels]. `codes` has room for one pixel. */
-void kb_input_image(const kb_input* input, kb_form form, const float* x, size_t groups,
-                    size_t channels, const kb_image* image, uint16_t* codes);
+/* Levels of a grid that is not float, as bytes: the low ones, and, if levels have more than 8 bits,
+ * the high ones. `codes` has room for `count`. */
+void kb_input_levels(const kb_input* input, const kb_kernels* kernels, const float* x, size_t count,
+                     uint16_t* codes, uint8_t* low, uint8_t* high);
 
 #endif

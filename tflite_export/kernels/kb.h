@@ -26,8 +26,9 @@ extern "C" {
 
 typedef struct kb_op kb_op;
 
-/* Name of the instruction set in use: "scalar", "avx2", "neon" or "neondot" (NEON with dot
- * products). The variable KERASBITS_ISA forces one, where there is an environment. */
+/* Name of the instruction set in use: "scalar", "avx2", "avx512", "neon", "neondot" (NEON with dot
+ * products) or "neoni8mm" (and with matrix products). The variable KERASBITS_ISA forces one, where
+ * there is an environment. */
 KB_API const char* kb_isa(void);
 
 /* Check a blob and repack its weights. The blob may be released afterwards. */
@@ -46,6 +47,11 @@ KB_API int kb_op_reserve(kb_op* op, const int32_t* dims, int rank, char* error,
 /* y = layer(x). An op must not run in two threads at once. */
 KB_API int kb_op_run(kb_op* op, const float* x, const int32_t* dims, int rank, float* y,
                      char* error, size_t error_size);
+
+/* Let so many threads, 1 to 256, share the work of a run; an op starts with 1. They belong to the op
+ * and sleep between runs; where a system has none, or refuses some, fewer are used. Results do not
+ * depend on their number. */
+KB_API int kb_op_set_threads(kb_op* op, int threads, char* error, size_t error_size);
 
 /* Whether the layer is an embedding, which is run by kb_op_run_ids. */
 KB_API int kb_op_takes_ids(const kb_op* op);

@@ -15,8 +15,9 @@
 extern "C" {
 #endif
 
-/* A TfLiteDelegate, or NULL if there is no memory or an option is given: there are none. It may
- * serve several interpreters, and must outlive them. */
+/* A TfLiteDelegate, or NULL if there is no memory or an option is wrong. It may serve several
+ * interpreters, and must outlive them. The one option is `threads`, 1 to 256, of each interpreter
+ * for our layers; without it, as many as the interpreter has. */
 KB_API void* tflite_plugin_create_delegate(char** keys, char** values, size_t count,
                                            void (*report_error)(const char*));
 

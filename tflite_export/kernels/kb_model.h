@@ -1,7 +1,7 @@
 /* kerasbits C API: run a whole model from a .kbits file (docs/kbits_format.md).
  *
- * Everything is allocated by kb_model_open; kb_model_run allocates nothing and keeps no state from
- * one run to the next. Needs libc and libm. There is no global state: models are independent of
+ * Everything is allocated by kb_model_open and kb_model_set_threads; kb_model_run allocates nothing
+ * and keeps no state from one run to the next. Needs libc, libm and, where there are, pthreads. There is no global state: models are independent of
  * each other, but one model must not run in two threads at once.
  *
  * A function that returns int returns 0 on success, and otherwise writes a message to `error`
@@ -72,6 +72,11 @@ KB_API int kb_model_run(kb_model* model, const void* const* inputs, void* const*
 /* A tensor of the file by its index, as the last run left it. Needs KB_KEEP_TENSORS. */
 KB_API int kb_model_tensor(const kb_model* model, size_t index, kb_tensor_info* info,
                            const void** data, char* error, size_t error_size);
+
+/* Let so many threads, 1 to 256, share the work of a run; a model starts with 1. They belong to the
+ * model and sleep between runs; where a system has none, or refuses some, fewer are used. Results do
+ * not depend on their number. After an error the model has one thread. */
+KB_API int kb_model_set_threads(kb_model* model, int threads, char* error, size_t error_size);
 
 /* Release a model; NULL is allowed. */
 KB_API void kb_model_close(kb_model* model);

@@ -100,6 +100,7 @@ int kb_model_tensor(const kb_model* model, size_t index, kb_tensor_info* info, c
 
 void kb_model_close(kb_model* model) {
   if (!model) return;
+  kb_model_end_threads(model);
   for (uint32_t i = 0; i < model->blob_count; i++) {
     kb_packed_lend(model->blobs[i], NULL, 0); /* the scratch is the model's */
     kb_op_free(model->blobs[i]);

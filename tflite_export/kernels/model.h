@@ -4,6 +4,7 @@
 
 #include "core.h"
 #include "kb_model.h"
+#include "pool.h"
 
 enum {
   KB_NO_PRODUCER = -1, /* what writes a tensor, where it is no node */
@@ -51,8 +52,9 @@ struct kb_model {
   uint8_t* constants;
   uint8_t* arena;   /* values between nodes */
   uint8_t* scratch; /* of packed layers, which run one after the other */
-  size_t constant_bytes, memory;
+  size_t constant_bytes, scratch_bytes, memory;
   unsigned flags;
+  kb_pool* pool;
 };
 
 /* An operation. Before `check`, which sees to it that `run` stays inside of its tensors, the
@@ -69,9 +71,6 @@ typedef struct kb_operation {
 /* The operation with a number of the schema, NULL if there is none. */
 const kb_operation* kb_operation_of(uint32_t op);
 
-/* What kb_alloc takes for so many bytes. */
-static inline size_t kb_room(size_t bytes) { return bytes ? (bytes + 63) / 64 * 64 : 64; }
-
 /* Zeroed memory that counts as the model's; NULL after writing an error. */
 void* kb_model_alloc(kb_model* model, size_t count, size_t size, kb_error error);
 
@@ -83,6 +82,12 @@ int kb_model_check(kb_model* model, kb_error error);
 
 /* Places of tensors and scratch of packed layers, so that runs need no more memory. */
 int kb_model_plan(kb_model* model, kb_error error);
+
+/* Go back to one thread. */
+void kb_model_end_threads(kb_model* model);
+
+/* Scratch memory of the packed layers, anew. */
+int kb_model_plan_scratch(kb_model* model, kb_error error);
 
 /* Write a message about a node; returns -1. */
 int kb_fail_node(const kb_node* node, kb_error error, const char* format, ...) KB_PRINTF(3, 4);

@@ -80,20 +80,28 @@ static int plan_arena(kb_model* model, kb_error error) {
   return failed;
 }
 
-static int plan_scratch(kb_model* model, kb_error error) {
+static size_t scratch_room(const kb_model* model) {
+  return model->scratch ? kb_room(model->scratch_bytes) : 0;
+}
+
+int kb_model_plan_scratch(kb_model* model, kb_error error) {
   size_t most = 0;
   for (uint32_t n = 0; n < model->node_count; n++) {
     size_t bytes = 0;
     if (model->nodes[n].packed && kb_packed_scratch(&model->nodes[n], &bytes, error)) return -1;
     if (bytes > most) most = bytes;
   }
-  model->scratch = kb_model_alloc(model, most, 1, error);
-  if (!model->scratch) return -1;
+  uint8_t* scratch = kb_model_alloc(model, most, 1, error);
+  if (!scratch) return -1;
+  model->memory -= scratch_room(model);
+  free(model->scratch);
+  model->scratch = scratch;
+  model->scratch_bytes = most;
   for (uint32_t i = 0; i < model->blob_count; i++)
     kb_packed_lend(model->blobs[i], model->scratch, most);
   return 0;
 }
 
 int kb_model_plan(kb_model* model, kb_error error) {
-  return plan_arena(model, error) || plan_scratch(model, error) ? -1 : 0;
+  return plan_arena(model, error) || kb_model_plan_scratch(model, error) ? -1 : 0;
 }

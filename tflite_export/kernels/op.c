@@ -3,29 +3,19 @@
 
 #include <stdlib.h>
 
-static double* per_channel(const kb_blob* blob, int section, double otherwise) {
-  double* values = kb_alloc((size_t)blob->out, sizeof *values);
-  int present = blob->section[section].bytes > 0;
-  for (int64_t o = 0; values && o < blob->out; o++)
-    values[o] = present ? (double)kb_blob_f32(blob, section, o) : otherwise;
-  return values;
-}
-
 static int fill(kb_op* op, const void* data, size_t bytes, kb_blob* blob, kb_error error) {
   if (blob->op == KB_EMBEDDING) {
     int failed = kb_embedding_create(data, bytes, blob, &op->embedding, error);
     op->geometry = *blob;
     return failed;
   }
-  if (kb_select_kernels(&op->kernels, error) || kb_input_create(blob, &op->input, error) ||
-      kb_weights_create(blob, &op->input, &op->weights, error))
+  if (kb_select_kernels(&op->kernels, error) || kb_input_create(blob, &op->input, error)) return -1;
+  if (blob->op == KB_DEPTHWISE &&
+      kb_dw_create(blob, &op->input, &op->kernels, &op->depthwise, error))
     return -1;
-  op->multiplier = per_channel(blob, KB_MULTIPLIER, 1);
-  op->bias = per_channel(blob, KB_BIAS, 0);
-  if (!op->multiplier || !op->bias) return kb_fail(error, "out of memory");
-  for (int64_t i = 0; op->weights.panels && i < blob->groups * KB_FORMS; i++)
-    op->uses[i % KB_FORMS] |= op->weights.panels[i].rows > 0;
-  op->uses[KB_FORM_F32] |= op->weights.depthwise != NULL;
+  if (!op->depthwise.parts &&
+      kb_weights_create(blob, &op->input, &op->kernels, &op->weights, error))
+    return -1;
   memset(blob->section, 0, sizeof blob->section);
   op->geometry = *blob;
   return 0;
@@ -108,10 +98,10 @@ void kb_op_input_codes(const kb_op* op, const float* x, size_t count, uint16_t* 
 void kb_op_free(kb_op* op) {
   if (!op) return;
   kb_input_destroy(&op->input);
+  kb_dw_destroy(&op->depthwise);
   kb_weights_destroy(&op->weights);
   kb_embedding_destroy(&op->embedding);
-  free(op->multiplier);
-  free(op->bias);
+  kb_pool_destroy(op->own_pool);
   free(op->scratch);
   free(op);
 }

@@ -1,246 +1,224 @@
-/* One run: quantize the inputs, lay out patches, call the kernels, and add up
+/* One run: quantize the inputs into images, then blocks of output pixels times tiles of channels:
  *
- *     y = multiplier * (sum_rows scale * sum_terms scale * <row, term>
- *                       + weight offset * sum_terms scale * <ones, term>
- *                       + input offset * sum of the weights at taps inside) + bias
+ *     y = clamp((sum_parts coefficient * <row, term> + input_weight * input_sum) * scale + base)
  *
- * The products <.,.> are whole numbers and exact. The rest is done here, once, in double and in
- * a fixed order, so results do not depend on the instruction set. */
-#include "op.h"
+ * The products <.,.> are whole numbers and exact. The rest is done once, in double and in a fixed
+ * order, so results depend neither on the instruction set nor on the number of threads. */
+#include "block.h"
+#include "depthwise_float.h"
 
-/* One block of output pixels at work. */
+/* One image of the batch, cut in items that do not depend on each other. */
 typedef struct {
   const kb_op* op;
   const kb_plan* plan;
-  int64_t first; /* output pixel */
-  int pixels;
-  double* results;    /* [pixels][out] */
-  double* input_sums; /* [groups][pixels] */
-  double* totals;     /* [pixels][tile rows] */
-} kb_block;
+  const float* x;
+  float* y;
+  int64_t pixels;       /* of the input that an item fills */
+  int64_t shares;       /* of the tiles: an item does one for one block */
+} kb_run;
 
-static void* scratch_at(const kb_op* op, size_t at) { return op->scratch + at; }
+static int steps_of(const kb_op* op, const kb_tile* tile) {
+  return tile->form == KB_FORM_F32 ? 0 : INT16_MAX / (2 * op->input.bytes.most * tile->most);
+}
 
-static const uint8_t* patches(const kb_block* block, kb_form form, int64_t image) {
+/* All pieces of one plane of a tile and one term; returns where the next sums go. */
+static uint8_t* multiply_plane(const kb_block* block, const kb_tile* tile, kb_pieces pieces,
+                               kb_gemm_args* args, size_t stride) {
+  const kb_op* op = block->op;
+  const kb_layout* layout = &op->weights.layout[kb_image_of(tile->form)];
+  const int bits = op->kernels.bits_unit_bytes;
+  const size_t of_unit = (size_t)kb_unit_weight_bytes(tile->form, bits) * (size_t)tile->rows;
+  const int input_unit = kb_unit_input_bytes(tile->form, bits);
+  const ptrdiff_t* taps = kb_shared(op, block->plan->taps[kb_image_of(tile->form)]);
+  const uint8_t* weights = args->weights;
+  for (int64_t tap = 0; tap < layout->taps; tap += pieces.taps) {
+    const int64_t left = layout->taps - tap;
+    args->tap_count = (int)(left < pieces.taps ? left : pieces.taps);
+    for (int64_t unit = 0; unit < tile->units; unit += pieces.units) {
+      const int64_t rest = tile->units - unit;
+      const ptrdiff_t from = unit ? taps[tap] + (ptrdiff_t)(unit * input_unit) : 0;
+      args->units = (int)(rest < pieces.units ? rest : pieces.units);
+      args->taps = unit ? &from : taps + tap;
+      args->weights = weights + (size_t)(tap * tile->units + unit) * of_unit;
+      op->kernels.gemm[tile->form](args);
+      args->sums = (uint8_t*)args->sums + stride;
+    }
+  }
+  return args->sums;
+}
+
+/* Returns the number of parts. */
+static int multiply(const kb_block* block, const kb_tile* tile, kb_pieces pieces, size_t stride) {
   const kb_plan* plan = block->plan;
-  const size_t pixel = plan->pixel_bytes[form];
-  const uint8_t* source = (uint8_t*)scratch_at(block->op, plan->image[form]) +
-                          (size_t)(image * plan->in_pixels) * pixel;
-  if (plan->direct) return source + (size_t)block->first * pixel;
-  uint8_t* columns = scratch_at(block->op, plan->columns);
-  kb_im2col(&plan->window, source, pixel, block->first, block->pixels, columns,
-            plan->stride[form]);
-  return columns;
-}
-
-/* totals = one tile times all patches; integer sums are split where int32 could overflow. */
-static void multiply_tile(const kb_block* block, kb_form form, const kb_panel* panel,
-                          int64_t tile, const uint8_t* inputs) {
-  const int count = block->pixels * kb_tile_rows(form);
-  const size_t weight_chunk = panel->tile_bytes / (size_t)panel->chunks;
-  void* sums = scratch_at(block->op, block->plan->sums);
-  kb_gemm_args args = {.stride = block->plan->stride[form],
-                       .pixels = block->pixels,
-                       .max_weight = panel->max_weight,
-                       .sums = sums};
-  const int64_t step = form == KB_FORM_F32 ? panel->chunks : panel->block_chunks;
-  for (int64_t chunk = 0; chunk < panel->chunks; chunk += step) {
-    int64_t left = panel->chunks - chunk;
-    args.chunks = (int)(left < step ? left : step);
-    args.weights = panel->tiles + (size_t)tile * panel->tile_bytes + (size_t)chunk * weight_chunk;
-    args.inputs = inputs + (size_t)chunk * KB_CHUNK;
-    block->op->kernels.gemm[form](&args);
-    if (form == KB_FORM_F32) {
-      for (int i = 0; i < count; i++) block->totals[i] = ((const float*)sums)[i];
-    } else if (chunk == 0) {
-      for (int i = 0; i < count; i++) block->totals[i] = ((const int32_t*)sums)[i];
-    } else {
-      for (int i = 0; i < count; i++) block->totals[i] += ((const int32_t*)sums)[i];
-    }
-  }
-}
-
-/* Whether the rows of a tile are as many outputs side by side. */
-static int side_by_side(const kb_panel* panel, int64_t first, int lanes) {
-  if (first + lanes > panel->rows || panel->row[first].channel == KB_SUM_OF_INPUTS) return 0;
-  for (int lane = 1; lane < lanes; lane++) {
-    if (panel->row[first + lane].channel != panel->row[first].channel + lane) return 0;
-  }
-  return 1;
-}
-
-/* The constant number of lanes lets the compiler use vectors. */
-static inline __attribute__((always_inline)) void add_lanes(const kb_block* block,
-                                                            const kb_row* rows, double term_scale,
-                                                            const int lanes) {
-  const int64_t out = block->op->geometry.out;
-  double scale[KB_TILE_F32];
-  for (int lane = 0; lane < lanes; lane++) scale[lane] = rows[lane].scale * term_scale;
-  for (int p = 0; p < block->pixels; p++) {
-    const double* totals = block->totals + p * lanes;
-    double* to = block->results + p * out + rows->channel;
-    for (int lane = 0; lane < lanes; lane++) to[lane] += scale[lane] * totals[lane];
-  }
-}
-
-static void add_tile(const kb_block* block, kb_form form, const kb_panel* panel, int64_t tile,
-                     int64_t group, double term_scale) {
-  const int lanes = kb_tile_rows(form);
-  const int64_t out = block->op->geometry.out, first = tile * lanes;
-  if (side_by_side(panel, first, lanes)) {
-    if (lanes == KB_TILE)
-      add_lanes(block, panel->row + first, term_scale, KB_TILE);
-    else
-      add_lanes(block, panel->row + first, term_scale, KB_TILE_F32);
-    return;
-  }
-  for (int lane = 0; lane < lanes && first + lane < panel->rows; lane++) {
-    const kb_row* row = &panel->row[first + lane];
-    const int is_sum = row->channel == KB_SUM_OF_INPUTS;
-    const double scale = row->scale * term_scale;
-    const int64_t step = is_sum ? 1 : out;
-    double* to = is_sum ? block->input_sums + group * block->pixels : block->results + row->channel;
-    for (int p = 0; p < block->pixels; p++) to[p * step] += scale * block->totals[p * lanes + lane];
-  }
-}
-
-static void multiply_panel(const kb_block* block, int64_t group, kb_form form) {
-  const kb_op* op = block->op;
-  const kb_panel* panel = &op->weights.panels[group * KB_FORMS + form];
-  if (!panel->rows) return;
-  const int lanes = kb_tile_rows(form), terms = kb_input_terms(&op->input, form);
-  const kb_terms* cut = form == KB_FORM_BITS ? &op->input.planes : &op->input.bytes;
+  const kb_image_kind kind = kb_image_of(tile->form);
+  const kb_image* image = &plan->image[kind];
+  const int terms = image->patch_terms ? image->patch_terms : image->terms;
+  const uint8_t* const* pointers = kb_block_own(block, plan->pointers[kind]);
+  kb_gemm_args args = {.levels = tile->levels, .sums = kb_block_own(block, plan->sums),
+                       .count = block->count, .rows = tile->rows, .used = tile->used,
+                       .unit_bytes = block->op->kernels.bits_unit_bytes,
+                       .steps = steps_of(block->op, tile)};
   for (int t = 0; t < terms; t++) {
-    const uint8_t* inputs = patches(block, form, t * op->geometry.groups + group);
-    const double scale = form == KB_FORM_F32 ? 1 : cut->term[t].scale;
-    for (int64_t tile = 0; tile * lanes < panel->rows; tile++) {
-      multiply_tile(block, form, panel, tile, inputs);
-      add_tile(block, form, panel, tile, group, scale);
+    args.pixels = pointers + (int64_t)t * plan->block;
+    for (int plane = 0; plane < tile->planes; plane++) {
+      args.weights = tile->weights + (size_t)plane * tile->plane_bytes;
+      args.sums = multiply_plane(block, tile, pieces, &args, stride);
     }
   }
+  return terms * tile->planes * (int)pieces.count;
 }
 
-/* Add one tap of a depthwise layer; most have one output a channel, which vectors suit. */
-static void add_tap(const float* restrict values, const float* restrict weights, int64_t channels,
-                    int64_t times, double* restrict results) {
-  if (times == 1) {
-    for (int64_t c = 0; c < channels; c++) results[c] += (double)values[c] * (double)weights[c];
-    return;
+/* Coefficients of all parts, where a row of weights was cut in pieces. */
+static const double* repeat_coefficients(const kb_block* block, const kb_tile* tile, int parts,
+                                         int pieces) {
+  double* to = kb_block_own(block, block->plan->coefficients);
+  for (int part = 0; part < parts; part++) {
+    for (int r = 0; r < tile->rows; r++)
+      to[part * tile->rows + r] =
+          tile->coefficients ? tile->coefficients[part / pieces * tile->rows + r] : 1;
   }
-  for (int64_t c = 0, o = 0; c < channels; c++) {
-    for (int64_t m = 0; m < times; m++, o++) results[o] += (double)values[c] * (double)weights[o];
+  return to;
+}
+
+/* Pointers to what the outputs of a tile start from. */
+static const double* const* bases_of(kb_block* block, const kb_tile* tile) {
+  const kb_plan* plan = block->plan;
+  const int64_t size = block->op->geometry.out + KB_MAX_ROWS, before = block->based;
+  const double* base = (const double*)kb_shared(block->op, plan->base) + tile->first;
+  const double** bases = kb_block_own(block, plan->bases);
+  block->based = tile->first;
+  if (before >= 0) {
+    for (int p = 0; p < block->count; p++) bases[p] += tile->first - before;
+    return bases;
+  }
+  kb_position at = kb_block_start(block);
+  for (int p = 0; p < block->count; p++, kb_advance(&at)) {
+    const int64_t pattern = kb_block_reach(block, 0, at.row)->pattern * plan->patterns[1] +
+                            kb_block_reach(block, 1, at.column)->pattern;
+    bases[p] = base + pattern * size;
+  }
+  return bases;
+}
+
+static void scatter(const kb_block* block, const kb_tile* tile, const float* results) {
+  const int64_t out = block->op->geometry.out, *order = block->op->weights.order + tile->first;
+  for (int p = 0; p < block->count; p++, results += tile->used) {
+    for (int r = 0; r < tile->used; r++) block->y[p * out + order[r]] = results[r];
   }
 }
 
-static void multiply_depthwise(const kb_block* block) {
+static void run_tile(kb_block* block, const kb_tile* tile) {
   const kb_op* op = block->op;
-  const kb_window* window = &block->plan->window;
-  const int64_t out = op->geometry.out, channels = op->geometry.groups;
-  const float* image = scratch_at(op, block->plan->image[KB_FORM_F32]);
-  for (int p = 0; p < block->pixels; p++) {
-    int64_t row = (block->first + p) / window->out[1], column = (block->first + p) % window->out[1];
-    kb_taps taps = kb_window_taps(window, row, column);
-    for (int64_t ky = taps.first[0]; ky < taps.end[0]; ky += window->step[0]) {
-      int64_t y = kb_window_at(window, 0, row, ky) / window->input_dilation[0];
-      for (int64_t kx = taps.first[1]; kx < taps.end[1]; kx += window->step[1]) {
-        int64_t x = kb_window_at(window, 1, column, kx) / window->input_dilation[1];
-        add_tap(image + (y * window->in[1] + x) * channels,
-                op->weights.depthwise + (ky * window->kernel[1] + kx) * out, channels,
-                out / channels, block->results + p * out);
-      }
-    }
+  const kb_pieces pieces = kb_tile_pieces(op, tile);
+  const size_t stride = (size_t)block->count * (size_t)tile->rows * sizeof(int32_t);
+  const int parts = multiply(block, tile, pieces, stride);
+  kb_finish_args args = {.sums = kb_block_own(block, block->plan->sums), .part_stride = stride,
+                         .parts = parts, .is_float = tile->form == KB_FORM_F32,
+                         .coefficients = tile->coefficients, .scales = tile->scales,
+                         .input_weights = tile->input_weights,
+                         .input_sums = kb_block_own(block, block->plan->input_sums),
+                         .base = bases_of(block, tile), .low = op->geometry.act_min,
+                         .high = op->geometry.act_max, .count = block->count,
+                         .rows = tile->rows, .used = tile->used};
+  if (pieces.count > 1)
+    args.coefficients = repeat_coefficients(block, tile, parts, (int)pieces.count);
+  args.y = kb_block_own(block, block->plan->results);
+  args.y_stride = (size_t)tile->used;
+  if (tile->contiguous) {
+    args.y = block->y + op->weights.order[tile->first];
+    args.y_stride = (size_t)op->geometry.out;
   }
+  op->kernels.finish(&args);
+  if (!tile->contiguous) scatter(block, tile, args.y);
 }
 
-/* What the input offset adds to each channel, at an output pixel with these taps inside. */
-static void sum_borders(const kb_op* op, const kb_window* window, const kb_taps* taps,
-                        double* borders) {
-  const int64_t count = window->kernel[0] * window->kernel[1];
-  for (int64_t o = 0; o < op->geometry.out; o++) {
-    double sum = 0;
-    for (int64_t ky = taps->first[0]; ky < taps->end[0]; ky += window->step[0]) {
-      for (int64_t kx = taps->first[1]; kx < taps->end[1]; kx += window->step[1])
-        sum += op->weights.tap_sum[o * count + ky * window->kernel[1] + kx];
-    }
-    borders[o] = op->input.offset * sum;
-  }
-}
-
-static float clamp(float value, float low, float high) {
-  return value < low ? low : value > high ? high : value;
-}
-
-/* The only place where sums become outputs. */
-static void finish_pixel(const kb_op* op, const double* results, double input_sum,
-                         const double* borders, int64_t first, int64_t end, float* y) {
-  const double *offset = op->weights.offset, *multiplier = op->multiplier, *bias = op->bias;
+/* Channels without weights are their bias. */
+static void write_dropped(const kb_block* block, const kb_tile* tile) {
+  const kb_op* op = block->op;
   const float low = op->geometry.act_min, high = op->geometry.act_max;
-  for (int64_t o = first; o < end; o++) {
-    double sum = results[o] + offset[o] * input_sum + borders[o];
-    y[o] = clamp((float)(multiplier[o] * sum + bias[o]), low, high);
+  for (int r = 0; r < tile->used; r++) {
+    const float bias = (float)op->weights.bias[tile->first + r];
+    float* y = block->y + op->weights.order[tile->first + r];
+    for (int p = 0; p < block->count; p++, y += op->geometry.out)
+      *y = bias < low ? low : bias > high ? high : bias;
   }
 }
 
-static void finish(const kb_block* block, float* y) {
-  const kb_op* op = block->op;
-  const kb_window* window = &block->plan->window;
-  /* Input sums belong to groups; a depthwise layer has none of them. */
-  const int64_t groups = op->weights.depthwise ? 1 : op->geometry.groups;
-  const int64_t out = op->geometry.out, of_group = out / groups;
-  double* borders = scratch_at(op, block->plan->borders);
-  kb_taps known = {{0, 0}, {-1, -1}};
-  if (!op->weights.tap_sum) memset(borders, 0, (size_t)out * sizeof *borders);
-  for (int p = 0; p < block->pixels; p++) {
-    int64_t pixel = block->first + p;
-    if (op->weights.tap_sum) {
-      kb_taps taps = kb_window_taps(window, pixel / window->out[1], pixel % window->out[1]);
-      if (memcmp(&taps, &known, sizeof taps)) sum_borders(op, window, &taps, borders);
-      known = taps;
+static void run_item(void* context, int item, int worker) {
+  const kb_run* run = context;
+  const kb_op* op = run->op;
+  const int64_t number = item / run->shares, share = item % run->shares;
+  const int64_t tiles = op->weights.tiles;
+  kb_block block = {.op = op, .plan = run->plan, .worker = worker, .group = -1,
+                    .based = -1};
+  block.first = number * run->plan->block;
+  const int64_t left = run->plan->out_pixels - block.first;
+  block.count = (int)(left < run->plan->block ? left : run->plan->block);
+  block.y = run->y + block.first * op->geometry.out;
+  const int64_t end = tiles * (share + 1) / run->shares;
+  for (int64_t i = tiles * share / run->shares; i < end; i++) {
+    const kb_tile* tile = &op->weights.tile[i];
+    if (tile->form == KB_FORMS) {
+      write_dropped(&block, tile);
+      continue;
     }
-    for (int64_t g = 0; g < groups; g++)
-      finish_pixel(op, block->results + p * out, block->input_sums[g * block->pixels + p], borders,
-                   g * of_group, (g + 1) * of_group, y + p * out);
+    if (tile->group != block.group) kb_block_enter(&block, tile->group);
+    run_tile(&block, tile);
   }
 }
 
-static void run_block(const kb_block* block, float* y) {
-  const kb_op* op = block->op;
-  const size_t pixels = (size_t)block->pixels;
-  memset(block->results, 0, pixels * (size_t)op->geometry.out * sizeof(double));
-  memset(block->input_sums, 0, pixels * (size_t)op->geometry.groups * sizeof(double));
-  if (op->weights.depthwise) {
-    multiply_depthwise(block);
-  } else if (op->weights.panels) {
-    for (int64_t group = 0; group < op->geometry.groups; group++) {
-      for (int form = 0; form < KB_FORMS; form++) multiply_panel(block, group, (kb_form)form);
-    }
+static void fill_item(void* context, int item, int worker) {
+  const kb_run* run = context;
+  const int64_t first = item * run->pixels, left = run->plan->in_pixels - first;
+  const int64_t channels = run->op->geometry.in * run->op->geometry.groups;
+  kb_fill_pixels(run->op, run->plan, first, left < run->pixels ? left : run->pixels,
+                 run->x + first * channels, worker);
+}
+
+/* Items of some number of pixels: several for each worker, so that none waits long, but large
+ * enough to pay, and fewer than a pool takes. */
+static int64_t items_of(int64_t pixels, int64_t each, int64_t* of_item) {
+  enum { kMost = 1 << 28 };
+  *of_item = each > pixels / kMost + 1 ? each : pixels / kMost + 1;
+  return (pixels + *of_item - 1) / *of_item;
+}
+
+static void run_image(kb_run* run) {
+  const kb_op* op = run->op;
+  const kb_plan* plan = run->plan;
+  const int threads = kb_pool_threads(op->pool);
+  const int64_t blocks = (plan->out_pixels + plan->block - 1) / plan->block;
+  int used = 0;
+  for (int kind = 0; kind < KB_IMAGES; kind++) used |= plan->image[kind].used;
+  if (used) {
+    const int64_t share = plan->in_pixels / (4 * threads) + 1;
+    const int64_t items = items_of(plan->in_pixels, share > plan->strip ? share : plan->strip,
+                                   &run->pixels);
+    kb_parallel(op->pool, (int)items, fill_item, run);
   }
-  finish(block, y);
+  run->shares = 1;
+  while (threads > 1 && blocks * run->shares < 4 * threads && 2 * run->shares <= op->weights.tiles)
+    run->shares *= 2;
+  kb_parallel(op->pool, (int)(blocks * run->shares), run_item, run);
 }
 
 void kb_execute(const kb_op* op, const kb_plan* plan, const float* x, float* y) {
   const kb_blob* layer = &op->geometry;
-  const int depthwise = layer->op == KB_DEPTHWISE;
-  const size_t groups = depthwise ? 1 : (size_t)layer->groups;
-  const size_t channels = depthwise ? (size_t)layer->groups : (size_t)layer->in;
-  kb_block block = {.op = op,
-                    .plan = plan,
-                    .results = scratch_at(op, plan->results),
-                    .input_sums = scratch_at(op, plan->input_sums),
-                    .totals = scratch_at(op, plan->totals)};
-  for (int64_t i = 0; i < plan->images; i++, x += (size_t)plan->in_pixels * groups * channels) {
-    for (int form = 0; form < KB_FORMS; form++) {
-      if (!op->uses[form]) continue;
-      kb_image image = {scratch_at(op, plan->image[form]), plan->pixel_bytes[form],
-                        (size_t)plan->in_pixels};
-      kb_input_image(&op->input, (kb_form)form, x, groups, channels, &image,
-                     scratch_at(op, plan->codes));
-    }
-    for (block.first = 0; block.first < plan->out_pixels; block.first += plan->block) {
-      int64_t left = plan->out_pixels - block.first;
-      block.pixels = (int)(left < plan->block ? left : plan->block);
-      run_block(&block, y);
-      y += (size_t)block.pixels * (size_t)layer->out;
-    }
+  if (op->depthwise.parts) {
+    const kb_dw_run whole = kb_dw_run_of(op, plan);
+    kb_dw_execute(&whole, op->pool, op->scratch, x, y);
+    return;
+  }
+  if (layer->op == KB_DEPTHWISE) {
+    kb_depthwise_float(op, plan, x, y);
+    return;
+  }
+  if (plan->images == 0 || plan->out_pixels == 0) return;
+  kb_prepare(op, plan);
+  kb_run run = {.op = op, .plan = plan, .x = x, .y = y};
+  for (int64_t i = 0; i < plan->images; i++) {
+    run_image(&run);
+    run.x += plan->in_pixels * layer->in * layer->groups;
+    run.y += plan->out_pixels * layer->out;
   }
 }

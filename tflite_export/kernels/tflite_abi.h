@@ -91,6 +91,7 @@ struct kb_tfl_context {
   kb_tfl_status (*get_node)(kb_tfl_context*, int index, kb_tfl_node**, kb_tfl_registration**);
   kb_tfl_status (*replace_nodes)(kb_tfl_context*, kb_tfl_registration, const kb_tfl_ints* nodes,
                                  kb_tfl_delegate*);
+  int recommended_num_threads; /* -1: whatever the delegate likes */
 };
 
 struct kb_tfl_delegate {

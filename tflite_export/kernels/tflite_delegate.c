@@ -1,7 +1,8 @@
 /* External delegate for TFLite and LiteRT: claims our custom nodes and runs each with a kb_op.
  *
  * A node has a float input (ids for an embedding), the blob as a constant uint8 tensor, and a float
- * output. The delegate keeps no state, so it may serve several interpreters. */
+ * output. The delegate itself keeps only its options, so it may serve several interpreters. The nodes
+ * of one interpreter share its threads. */
 #include <stdlib.h>
 
 #include "kb_delegate.h"
@@ -18,10 +19,28 @@ static const char* const kNames[] = {
 };
 
 typedef struct {
+  kb_tfl_delegate base; /* first, so that a pointer to it is one to this */
+  int threads;          /* 0: as many as the interpreter recommends */
+} kb_delegate;
+
+/* The threads of one interpreter. Its nodes come and go in one thread at a time. */
+typedef struct {
+  kb_pool* pool;
+  int users; /* nodes, and whoever gives it to them */
+} kb_shared_pool;
+
+typedef struct {
   kb_op* op;
   const char* name;
   int input, output;
+  kb_shared_pool* shared;
 } kb_node_state;
+
+static void leave_pool(kb_shared_pool* shared) {
+  if (!shared || --shared->users) return;
+  kb_pool_destroy(shared->pool);
+  free(shared);
+}
 
 /* Index in kNames of a custom node, -1 for other nodes. */
 static int kind_of(const kb_tfl_registration* registration) {
@@ -63,7 +82,9 @@ static const char* load_node(kb_tfl_context* context, int index, kb_node_state* 
 static void free_node(kb_tfl_context* context, void* user_data) {
   (void)context;
   kb_node_state* state = user_data;
-  if (state) kb_op_free(state->op);
+  if (!state) return;
+  kb_op_free(state->op);
+  leave_pool(state->shared);
   free(state);
 }
 
@@ -204,6 +225,36 @@ static kb_tfl_ints* find_nodes(kb_tfl_context* context) {
   return found;
 }
 
+/* Without memory for threads nodes run in the interpreter's own. */
+static kb_shared_pool* open_pool(const kb_tfl_context* context, const kb_delegate* delegate) {
+  const kb_error quiet = {NULL, 0};
+  int threads = delegate->threads ? delegate->threads : context->recommended_num_threads;
+  if (threads > KB_MAX_THREADS) threads = KB_MAX_THREADS;
+  if (threads < 2) return NULL;
+  kb_shared_pool* shared = calloc(1, sizeof *shared);
+  if (!shared) return NULL;
+  shared->users = 1;
+  if (!kb_pool_create(threads, &shared->pool, quiet)) return shared;
+  free(shared);
+  return NULL;
+}
+
+/* Give the threads to the nodes that have been claimed. */
+static void share_pool(kb_tfl_context* context, kb_shared_pool* shared) {
+  kb_tfl_ints* plan;
+  if (!shared || context->get_execution_plan(context, &plan) != KB_TFL_OK) return;
+  for (int i = 0; i < plan->size; i++) {
+    kb_tfl_node* node;
+    kb_tfl_registration* registration;
+    if (context->get_node(context, plan->data[i], &node, &registration) != KB_TFL_OK) continue;
+    kb_node_state* state = registration->init == init_node ? node->user_data : NULL;
+    if (!state || state->shared) continue;
+    state->shared = shared;
+    state->op->pool = shared->pool;
+    shared->users++;
+  }
+}
+
 static kb_tfl_status prepare_delegate(kb_tfl_context* context, kb_tfl_delegate* delegate) {
   if (!abi_matches(context)) {
     context->report_error(context, "kerasbits: expected the tensor layout of TFLite 2.3 or later, "
@@ -216,23 +267,39 @@ static kb_tfl_status prepare_delegate(kb_tfl_context* context, kb_tfl_delegate* 
   for (int i = 0; i < nodes->size && status == KB_TFL_OK; i++)
     status = claim(context, delegate, nodes->data[i]);
   free(nodes);
+  kb_shared_pool* shared = open_pool(context, (const kb_delegate*)delegate);
+  share_pool(context, shared);
+  leave_pool(shared);
   return status;
+}
+
+/* NULL, or what is wrong with an option. */
+static const char* read_option(kb_delegate* delegate, const char* key, const char* value) {
+  if (strcmp(key, "threads")) return "expected no option but threads";
+  char* end;
+  const long threads = strtol(value, &end, 10);
+  if (end == value || *end || threads < 1 || threads > KB_MAX_THREADS)
+    return "expected a number of 1 to 256 threads";
+  delegate->threads = (int)threads;
+  return NULL;
 }
 
 void* tflite_plugin_create_delegate(char** keys, char** values, size_t count,
                                     void (*report_error)(const char*)) {
-  (void)values;
-  if (count) {
+  kb_delegate* delegate = calloc(1, sizeof *delegate);
+  if (!delegate) return NULL;
+  for (size_t i = 0; i < count; i++) {
+    const char* wrong = read_option(delegate, keys[i], values[i]);
+    if (!wrong) continue;
     char text[kErrorBytes];
-    kb_fail((kb_error){text, sizeof text}, "kerasbits: expected no option, got %s", keys[0]);
+    kb_fail((kb_error){text, sizeof text}, "kerasbits: %s, got %s: %s", wrong, keys[i], values[i]);
     if (report_error) report_error(text);
+    free(delegate);
     return NULL;
   }
-  kb_tfl_delegate* delegate = calloc(1, sizeof *delegate);
-  if (!delegate) return NULL;
-  delegate->prepare = prepare_delegate;
-  delegate->flags = KB_TFL_ALLOW_DYNAMIC;
-  return delegate;
+  delegate->base.prepare = prepare_delegate;
+  delegate->base.flags = KB_TFL_ALLOW_DYNAMIC;
+  return &delegate->base;
 }
 
 void tflite_plugin_destroy_delegate(void* delegate) { free(delegate); }

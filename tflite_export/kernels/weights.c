@@ -2,225 +2,173 @@
 
 #include <stdlib.h>
 
-#include "channel.h"
+#include "tiles.h"
 
-/* Everything that packing needs to know beside the panels. */
+void* kb_weights_alloc(kb_weights* weights, size_t count, size_t size) {
+  void* memory = kb_alloc(count, size);
+  if (memory) weights->bytes += kb_room(count * size);
+  return memory;
+}
+
+/* What channels of a tile have in common; they are sorted by it, and by their index then. */
 typedef struct {
-  const kb_blob* blob;
-  const kb_input* input;
-  kb_weights* weights;
-  kb_channel* channels;
-  kb_form* forms;    /* [out] */
-  uint16_t* numbers; /* [row] */
-  float* values;     /* [row] */
-  kb_error error;
-} kb_packer;
+  int64_t group, index;
+  int form, rows, most;
+} kb_sort_key;
 
-static int64_t taps_of(const kb_blob* blob) { return blob->kernel[0] * blob->kernel[1]; }
-
-static int64_t words_of_tap(const kb_blob* blob) { return (blob->in + 63) / 64; }
-
-static int rows_of(const kb_channel* channel, kb_form form) {
-  if (form == KB_FORM_F32 || (channel->linear && form != KB_FORM_BITS)) return 1;
-  return channel->planes;
-}
-
-/* Bytes or bits? Measured on AVX2, one plane of weights by one plane of inputs takes about a
- * third of the time of one int8 row, and an int16 row twice that of an int8 row. */
-static kb_form choose_form(const kb_packer* packer, const kb_channel* channel) {
-  enum { kPlanesPerS8 = 3, kPlanesPerS16 = 6 };
-  const kb_blob* blob = packer->blob;
-  if (blob->input_kind == KB_INPUT_FLOAT || blob->encoding == KB_FLOATS) return KB_FORM_F32;
-  kb_form form = !channel->linear || channel->top <= 2 * KB_MAX_S8 ? KB_FORM_S8 : KB_FORM_S16;
-  int64_t bits = channel->planes * packer->input->planes.count;
-  int64_t bytes = rows_of(channel, form) * packer->input->bytes.count;
-  bytes *= form == KB_FORM_S8 ? kPlanesPerS8 : kPlanesPerS16;
-  /* Bits are padded to words at each tap; that counts. */
-  double padding = (double)(words_of_tap(blob) * 64) / (double)blob->in;
-  return (double)bits * padding <= (double)bytes ? KB_FORM_BITS : form;
-}
-
-/* What to subtract from the numbers of a linear channel so that they fit their form: the zero,
- * if possible, since the offset vanishes with it. */
-static int shift_of(const kb_channel* channel, kb_form form) {
-  if (form == KB_FORM_BITS || !channel->linear) return 0;
-  int low = channel->top - (form == KB_FORM_S8 ? KB_MAX_S8 : INT16_MAX);
-  int high = form == KB_FORM_S8 ? KB_MAX_S8 : -INT16_MIN;
-  return channel->zero < low ? low : channel->zero > high ? high : channel->zero;
-}
-
-static double offset_of(const kb_channel* channel, kb_form form) {
-  if (form == KB_FORM_F32) return 0;
-  if (!channel->linear) return channel->origin;
-  return channel->origin + channel->scale * (shift_of(channel, form) - channel->zero);
-}
-
-static kb_panel* panel_of(const kb_packer* packer, int64_t channel, kb_form form) {
-  int64_t group = channel / (packer->blob->out / packer->blob->groups);
-  return &packer->weights->panels[group * KB_FORMS + form];
-}
-
-/* Choose the forms, count rows, and see in which panels a row of ones is due: one a group. */
-static void plan(kb_packer* packer) {
-  const int64_t out = packer->blob->out, of_group = out / packer->blob->groups;
-  int has_sum = 0;
-  for (int64_t o = 0; o < out; o++) {
-    const kb_channel* channel = &packer->channels[o];
-    if (o % of_group == 0) has_sum = 0;
-    if (channel->width == 0) continue;
-    kb_form form = packer->forms[o] = choose_form(packer, channel);
-    kb_panel* panel = panel_of(packer, o, form);
-    packer->weights->offset[o] = offset_of(channel, form);
-    int needs_sum = packer->weights->offset[o] != 0 && !has_sum;
-    panel->rows += rows_of(channel, form) + needs_sum;
-    has_sum |= needs_sum;
-  }
-}
-
-static int allocate_panel(kb_panel* panel, kb_form form, const kb_blob* blob) {
-  static const size_t chunk_bytes[KB_FORMS] = {32 * KB_TILE, 32 * KB_TILE, 64 * KB_TILE,
-                                               sizeof(float) * KB_TILE_F32};
-  int64_t bytes = form == KB_FORM_BITS ? taps_of(blob) * words_of_tap(blob) * 8 : blob->row;
-  panel->chunks = form == KB_FORM_F32 ? blob->row : (bytes + KB_CHUNK - 1) / KB_CHUNK;
-  if (__builtin_mul_overflow(panel->chunks, chunk_bytes[form], &panel->tile_bytes)) return -1;
-  size_t tiles = (size_t)((panel->rows + kb_tile_rows(form) - 1) / kb_tile_rows(form));
-  panel->row = kb_alloc((size_t)panel->rows, sizeof *panel->row);
-  panel->tiles = kb_alloc(tiles, panel->tile_bytes);
-  panel->max_weight = 1;
-  return panel->row && panel->tiles ? 0 : -1;
-}
-
-static uint8_t* tile_at(const kb_panel* panel, kb_form form, int64_t row) {
-  return panel->tiles + (size_t)(row / kb_tile_rows(form)) * panel->tile_bytes;
-}
-
-/* Element k of a row of S8 or S16. */
-static void put_weight(kb_panel* panel, kb_form form, int64_t row, int64_t k, int weight) {
-  int64_t i = (k / KB_CHUNK * KB_TILE + row % KB_TILE) * KB_CHUNK + k % KB_CHUNK;
-  if (form == KB_FORM_S8)
-    ((int8_t*)tile_at(panel, form, row))[i] = (int8_t)weight;
-  else
-    ((int16_t*)(void*)tile_at(panel, form, row))[i] = (int16_t)weight;
-  if (abs(weight) > panel->max_weight) panel->max_weight = abs(weight);
-}
-
-/* Set the bit of tap and channel, both in k. */
-static void put_bit(const kb_blob* blob, kb_panel* panel, int64_t row, int64_t k) {
-  int64_t bit = k / blob->in * words_of_tap(blob) * 64 + k % blob->in, byte = bit / 8;
-  int64_t i = (byte / KB_CHUNK * KB_TILE + row % KB_TILE) * KB_CHUNK + byte % KB_CHUNK;
-  tile_at(panel, KB_FORM_BITS, row)[i] |= (uint8_t)(1u << bit % 8);
-}
-
-static void put_floats(const kb_blob* blob, kb_panel* panel, int64_t row, const float* values) {
-  float* tile = (float*)(void*)tile_at(panel, KB_FORM_F32, row);
-  for (int64_t k = 0; k < blob->row; k++)
-    tile[k * KB_TILE_F32 + row % KB_TILE_F32] = values[k];
-}
-
-/* The rows of one channel; panel->rows counts those that are in place. */
-static void pack_rows(kb_packer* packer, const kb_channel* channel, kb_form form) {
-  kb_panel* panel = panel_of(packer, channel->index, form);
-  if (rows_of(channel, form) == 1 && form != KB_FORM_BITS && channel->linear) {
-    int shift = shift_of(channel, form);
-    for (int64_t k = 0; k < packer->blob->row; k++)
-      put_weight(panel, form, panel->rows, k, packer->numbers[k] - shift);
-    panel->row[panel->rows++] = (kb_row){channel->index, channel->scale};
-    return;
-  }
-  for (int p = 0; p < channel->planes; p++) {
-    for (int64_t k = 0; k < packer->blob->row; k++) {
-      if (!(packer->numbers[k] >> p & 1)) continue;
-      if (form == KB_FORM_BITS)
-        put_bit(packer->blob, panel, panel->rows, k);
-      else
-        put_weight(panel, form, panel->rows, k, 1);
-    }
-    double scale = kb_channel_plane_scale(packer->blob, channel, p);
-    panel->row[panel->rows++] = (kb_row){channel->index, scale};
-  }
-}
-
-static void pack_ones(kb_packer* packer, int64_t channel, kb_form form) {
-  kb_panel* panel = panel_of(packer, channel, form);
-  for (int64_t k = 0; k < packer->blob->row; k++) {
-    if (form == KB_FORM_BITS)
-      put_bit(packer->blob, panel, panel->rows, k);
-    else
-      put_weight(panel, form, panel->rows, k, 1);
-  }
-  panel->row[panel->rows++] = (kb_row){KB_SUM_OF_INPUTS, 1};
-}
-
-/* Sums of the decoded weights of each tap: whole numbers first, so that there is one rounding. */
-static void sum_taps(const kb_packer* packer, const kb_channel* channel) {
-  const kb_blob* blob = packer->blob;
-  for (int64_t tap = 0; tap < taps_of(blob); tap++) {
-    const uint16_t* numbers = packer->numbers + tap * blob->in;
-    int64_t total = 0, bits[KB_MAX_BITS] = {0};
-    for (int64_t c = 0; c < blob->in; c++) {
-      total += numbers[c] - channel->zero;
-      for (int p = 0; p < channel->planes; p++) bits[p] += numbers[c] >> p & 1;
-    }
-    double sum = channel->origin * (double)blob->in;
-    if (channel->linear) sum += channel->scale * (double)total;
-    for (int p = 0; !channel->linear && p < channel->planes; p++)
-      sum += kb_channel_plane_scale(blob, channel, p) * (double)bits[p];
-    packer->weights->tap_sum[channel->index * taps_of(blob) + tap] = sum;
-  }
-}
-
-static int pack_channel(kb_packer* packer, const kb_channel* channel, int* has_sum) {
-  kb_form form = packer->forms[channel->index];
-  if (form == KB_FORM_F32) {
-    kb_panel* panel = panel_of(packer, channel->index, form);
-    if (kb_channel_values(packer->blob, channel, packer->values, packer->numbers, packer->error))
-      return -1;
-    put_floats(packer->blob, panel, panel->rows, packer->values);
-    panel->row[panel->rows++] = (kb_row){channel->index, 1};
-    return 0;
-  }
-  if (kb_channel_numbers(packer->blob, channel, packer->numbers, packer->error)) return -1;
-  pack_rows(packer, channel, form);
-  if (packer->weights->tap_sum) sum_taps(packer, channel);
-  if (packer->weights->offset[channel->index] != 0 && !*has_sum) {
-    pack_ones(packer, channel->index, form);
-    *has_sum = 1;
+static int compare(const void* one, const void* other) {
+  const kb_sort_key *a = one, *b = other;
+  const int64_t parts[][2] = {{a->group, b->group}, {a->form, b->form}, {a->rows, b->rows},
+                              {a->most, b->most}, {a->index, b->index}};
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+    if (parts[i][0] != parts[i][1]) return parts[i][0] < parts[i][1] ? -1 : 1;
   }
   return 0;
 }
 
-static int pack_panels(kb_packer* packer) {
+static void choose_forms(const kb_packer* packer, kb_sort_key* keys) {
   const kb_blob* blob = packer->blob;
-  kb_weights* weights = packer->weights;
-  plan(packer);
-  int64_t panels = blob->groups * KB_FORMS;
-  for (int64_t i = 0; i < panels; i++) {
-    kb_panel* panel = &weights->panels[i];
-    if (panel->rows && allocate_panel(panel, (kb_form)(i % KB_FORMS), blob))
-      return kb_fail(packer->error, "out of memory");
-    panel->rows = 0;
-  }
-  int has_sum = 0;
   for (int64_t o = 0; o < blob->out; o++) {
-    if (o % (blob->out / blob->groups) == 0) has_sum = 0;
-    if (packer->channels[o].width && pack_channel(packer, &packer->channels[o], &has_sum))
+    const kb_channel* channel = &packer->channels[o];
+    keys[o] = (kb_sort_key){.group = o / (blob->out / blob->groups), .index = o, .form = KB_FORMS};
+    if (channel->width == 0) continue;
+    const kb_form form = kb_choose_form(blob, packer->input, packer->kernels, channel);
+    keys[o].form = form;
+    keys[o].rows = kb_channel_rows(channel, form);
+    const int is_one = form == KB_FORM_BITS || form == KB_FORM_T1 || form == KB_FORM_F32;
+    keys[o].most = is_one ? 1 : kb_channel_most(channel);
+  }
+  qsort(keys, (size_t)blob->out, sizeof *keys, compare);
+}
+
+/* The next tile: from place `first` as many channels as belong together and fit. */
+static kb_tile cut_tile(const kb_packer* packer, const kb_sort_key* keys, int64_t first) {
+  const kb_sort_key* key = keys + first;
+  kb_tile tile = {.form = (kb_form)key->form, .group = key->group, .first = first,
+                  .rows = key->form == KB_FORMS ? KB_MAX_ROWS : packer->kernels->rows[key->form],
+                  .contiguous = 1};
+  for (int64_t left = packer->blob->out - first; tile.used < tile.rows && left > 0; left--, key++) {
+    if (key->form != (int)tile.form || key->group != tile.group) break;
+    tile.contiguous &= key->index == keys[first].index + tile.used;
+    tile.planes = key->rows;
+    if (key->most > tile.most) tile.most = key->most;
+    tile.used++;
+  }
+  return tile;
+}
+
+static int cut_tiles(kb_packer* packer, const kb_sort_key* keys) {
+  kb_weights* weights = packer->weights;
+  for (int64_t at = 0; at < weights->out; weights->tiles++) at += cut_tile(packer, keys, at).used;
+  weights->tile = kb_weights_alloc(weights, (size_t)weights->tiles, sizeof *weights->tile);
+  if (!weights->tile) return kb_fail(packer->error, "out of memory");
+  for (int64_t at = 0, i = 0; i < weights->tiles; at += weights->tile[i++].used)
+    weights->tile[i] = cut_tile(packer, keys, at);
+  for (int64_t at = 0; at < weights->out; at++) weights->order[at] = keys[at].index;
+  return 0;
+}
+
+/* Kernels count taps and units in int. */
+static int use_layout(kb_packer* packer, kb_image_kind kind) {
+  kb_layout* layout = &packer->weights->layout[kind];
+  if (!layout->used) *layout = kb_layout_of(packer->blob, kind, packer->kernels);
+  layout->used = 1;
+  if (layout->taps <= INT32_MAX / 16 && layout->units <= INT32_MAX / 16) return 0;
+  return kb_fail(packer->error, "blob: expected fewer than 2^27 weights in a row, got %lld",
+                 (long long)packer->blob->row);
+}
+
+/* Bytes of one plane of a tile. */
+static int measure(kb_packer* packer, kb_tile* tile, size_t* bytes, size_t* numbers) {
+  const kb_layout* layout = &packer->weights->layout[kb_image_of(tile->form)];
+  const int channels = kb_unit_channels(tile->form);
+  const int unit = kb_unit_weight_bytes(tile->form, packer->kernels->bits_unit_bytes);
+  tile->units = layout->channels / channels + (layout->channels % channels != 0);
+  const size_t terms = tile->form == KB_FORM_F32
+                           ? 1 : (size_t)kb_form_terms(packer->input, tile->form)->count;
+  const size_t parts = terms * (size_t)tile->planes;
+  *numbers += (parts + 2) * (size_t)tile->rows;
+  size_t all;
+  if (__builtin_mul_overflow((size_t)(unit * tile->rows), (size_t)layout->taps,
+                             &tile->plane_bytes) ||
+      __builtin_mul_overflow(tile->plane_bytes, (size_t)tile->units, &tile->plane_bytes) ||
+      __builtin_mul_overflow(tile->plane_bytes, (size_t)tile->planes, &all) ||
+      __builtin_add_overflow(*bytes, all, bytes) || *bytes > SIZE_MAX / 4)
+    return kb_fail(packer->error, "blob: expected fewer weights than the address space has bytes");
+  return 0;
+}
+
+/* Whether a factor differs from 1. */
+static int needs_coefficients(const kb_packer* packer, const kb_tile* tile) {
+  if (tile->form == KB_FORM_F32) return 0;
+  if (tile->planes > 1 || kb_form_terms(packer->input, tile->form)->count > 1) return 1;
+  if (!packer->input->linear) return 1;
+  for (int r = 0; r < tile->used; r++) {
+    const kb_channel* channel = &packer->channels[packer->weights->order[tile->first + r]];
+    if (!channel->linear || channel->scale == 0) return 1;
+  }
+  return 0;
+}
+
+static int allocate_tiles(kb_packer* packer) {
+  kb_weights* weights = packer->weights;
+  size_t bytes = 0, numbers = 0;
+  for (int64_t i = 0; i < weights->tiles; i++) {
+    kb_tile* tile = &weights->tile[i];
+    if (tile->form == KB_FORMS) continue;
+    if (use_layout(packer, kb_image_of(tile->form)) || measure(packer, tile, &bytes, &numbers))
       return -1;
   }
-  for (int64_t i = 0; i < panels; i++) {
-    kb_panel* panel = &weights->panels[i];
-    int64_t most = (int64_t)KB_CHUNK * KB_MAX_INPUT * (panel->rows ? panel->max_weight : 1);
-    panel->block_chunks = INT32_MAX / most;
+  weights->packed = kb_weights_alloc(weights, bytes + KB_SLACK, 1);
+  weights->numbers = kb_weights_alloc(weights, numbers, sizeof *weights->numbers);
+  if (!weights->packed || !weights->numbers) return kb_fail(packer->error, "out of memory");
+  uint8_t* at = weights->packed;
+  double* number = weights->numbers;
+  for (int64_t i = 0; i < weights->tiles; i++) {
+    kb_tile* tile = &weights->tile[i];
+    if (tile->form == KB_FORMS) continue;
+    tile->weights = at;
+    at += (size_t)tile->planes * tile->plane_bytes;
+    tile->scales = number;
+    tile->input_weights = number + tile->rows;
+    number += 2 * tile->rows;
+    if (!needs_coefficients(packer, tile)) continue;
+    tile->coefficients = number;
+    number += kb_form_terms(packer->input, tile->form)->count * tile->planes * tile->rows;
+  }
+  return 0;
+}
+
+static int pack_tiles(kb_packer* packer) {
+  const kb_blob* blob = packer->blob;
+  kb_weights* weights = packer->weights;
+  kb_sort_key* keys = kb_alloc((size_t)blob->out, sizeof *keys);
+  if (!keys) return kb_fail(packer->error, "out of memory");
+  choose_forms(packer, keys);
+  const int failed = cut_tiles(packer, keys);
+  free(keys);
+  if (failed || allocate_tiles(packer)) return -1;
+  for (int64_t at = 0; at < blob->out && blob->section[KB_BIAS].bytes; at++)
+    weights->bias[at] = (double)kb_blob_f32(blob, KB_BIAS, weights->order[at]);
+  for (int64_t i = 0; i < weights->tiles; i++) {
+    if (weights->tile[i].form != KB_FORMS && kb_tile_pack(packer, &weights->tile[i])) return -1;
   }
   return 0;
 }
 
 static int pack_depthwise(kb_packer* packer) {
   const kb_blob* blob = packer->blob;
+  kb_weights* weights = packer->weights;
   for (int64_t o = 0; o < blob->out; o++) {
     const kb_channel* channel = &packer->channels[o];
+    weights->multiplier[o] = 1;
+    if (blob->section[KB_MULTIPLIER].bytes)
+      weights->multiplier[o] = (double)kb_blob_f32(blob, KB_MULTIPLIER, o);
+    if (blob->section[KB_BIAS].bytes) weights->bias[o] = (double)kb_blob_f32(blob, KB_BIAS, o);
+    if (!weights->depthwise) continue;
     if (kb_channel_values(blob, channel, packer->values, packer->numbers, packer->error)) return -1;
     for (int64_t tap = 0; tap < blob->row; tap++)
-      packer->weights->depthwise[tap * blob->out + o] = packer->values[tap];
+      weights->depthwise[tap * blob->out + o] = packer->values[tap];
   }
   return 0;
 }
@@ -229,54 +177,53 @@ static int allocate(kb_packer* packer) {
   const kb_blob* blob = packer->blob;
   kb_weights* weights = packer->weights;
   const size_t out = (size_t)blob->out, row = (size_t)blob->row;
-  const int depthwise = blob->op == KB_DEPTHWISE;
-  packer->channels = kb_channels(blob);
-  packer->forms = kb_alloc(out, sizeof *packer->forms);
+  const size_t taps = (size_t)(blob->kernel[0] * blob->kernel[1]);
   /* Without codes a row may be as long as the header likes; nothing will be unpacked then. */
   const int empty = blob->section[KB_CODES].bytes == 0;
+  packer->channels = kb_channels(blob);
   packer->numbers = kb_alloc(empty ? 0 : row, sizeof *packer->numbers);
   packer->values = kb_alloc(empty ? 0 : row, sizeof *packer->values);
-  weights->offset = kb_alloc(out, sizeof *weights->offset);
-  int failed = !packer->channels || !packer->forms || !packer->numbers || !packer->values ||
-               !weights->offset;
-  if (depthwise) {
-    weights->depthwise = empty ? NULL : kb_alloc(out * row, sizeof *weights->depthwise);
-    return failed || (!empty && !weights->depthwise);
+  weights->bias = kb_weights_alloc(weights, out + KB_MAX_ROWS, sizeof *weights->bias);
+  int failed = !packer->channels || !packer->numbers || !packer->values || !weights->bias;
+  if (blob->op == KB_DEPTHWISE) {
+    weights->multiplier = kb_weights_alloc(weights, out, sizeof *weights->multiplier);
+    if (!empty) weights->depthwise = kb_weights_alloc(weights, out * row, sizeof(float));
+    return failed || !weights->multiplier || (!empty && !weights->depthwise);
   }
-  weights->panels = kb_alloc((size_t)blob->groups * KB_FORMS, sizeof *weights->panels);
+  weights->order = kb_weights_alloc(weights, out, sizeof *weights->order);
   if (packer->input->offset != 0 && blob->encoding != KB_FLOATS && !empty) {
-    weights->tap_sum = kb_alloc(out * (size_t)taps_of(blob), sizeof *weights->tap_sum);
-    failed |= !weights->tap_sum;
+    size_t sums;
+    if (__builtin_mul_overflow(out, taps, &sums)) return -1;
+    weights->tap_sums = kb_weights_alloc(weights, sums, sizeof *weights->tap_sums);
+    failed |= !weights->tap_sums;
   }
-  return failed || !weights->panels;
+  return failed || !weights->order;
 }
 
-int kb_weights_create(const kb_blob* blob, const kb_input* input, kb_weights* weights,
-                      kb_error error) {
-  *weights = (kb_weights){.groups = blob->groups, .out = blob->out};
-  kb_packer packer = {.blob = blob, .input = input, .weights = weights, .error = error};
+int kb_weights_create(const kb_blob* blob, const kb_input* input, const kb_kernels* kernels,
+                      kb_weights* weights, kb_error error) {
+  *weights = (kb_weights){.out = blob->out};
+  kb_packer packer = {.blob = blob, .input = input, .kernels = kernels, .weights = weights,
+                      .error = error};
   int failed = 0;
   if (allocate(&packer))
     failed = kb_fail(error, "out of memory");
-  else if (blob->op != KB_DEPTHWISE)
-    failed = pack_panels(&packer);
-  else if (weights->depthwise)
-    failed = pack_depthwise(&packer);
+  else
+    failed = (blob->op == KB_DEPTHWISE ? pack_depthwise : pack_tiles)(&packer);
   free(packer.channels);
-  free(packer.forms);
   free(packer.numbers);
   free(packer.values);
   return failed;
 }
 
 void kb_weights_destroy(kb_weights* weights) {
-  for (int64_t i = 0; weights->panels && i < weights->groups * KB_FORMS; i++) {
-    free(weights->panels[i].row);
-    free(weights->panels[i].tiles);
-  }
-  free(weights->panels);
-  free(weights->offset);
-  free(weights->tap_sum);
+  free(weights->tile);
+  free(weights->order);
+  free(weights->bias);
+  free(weights->tap_sums);
+  free(weights->packed);
+  free(weights->numbers);
   free(weights->depthwise);
+  free(weights->multiplier);
   *weights = (kb_weights){0};
 }

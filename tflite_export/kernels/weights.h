@@ -1,43 +1,56 @@
 /* Weights, taken from a blob and repacked for the kernels.
  *
  * Every channel is written as
- *     w[k] = offset + sum_r scale_r * row_r[k]
- * with rows of whole numbers: one row for evenly spaced levels, else one row of bits a plane.
- * Rows of the same form are packed in tiles. The offset is multiplied with the sum of the inputs,
- * which a row of ones delivers. */
+ *     w[k] = offset + sum_p scale_p * row_p[k]
+ * with rows of whole numbers: one row for evenly spaced levels, unless the layer is done in bits;
+ * else one row of bits a plane. Channels of a group that are done in the same form are packed in
+ * tiles, sorted so that those of one tile are alike. The offset, where there is one, is multiplied
+ * with the sum of the inputs. */
 #ifndef KERASBITS_WEIGHTS_H
 #define KERASBITS_WEIGHTS_H
 
-#include "input.h"
+#include "forms.h"
 
-enum { KB_SUM_OF_INPUTS = -1 };
+/* As many channels as a kernel takes, of one group. The form KB_FORMS stands for channels that are
+ * dropped. */
+typedef struct {
+  kb_form form;
+  int64_t group, first; /* the first channel's place in the order of channels */
+  int used, rows;       /* channels, and rows that there are for them */
+  int contiguous;       /* whether the channels follow each other in the output */
+  int planes;           /* rows of each channel, one behind the other in `weights` */
+  int most;             /* largest magnitude of a weight */
+  int64_t units;        /* of a tap */
+  int8_t levels[16];    /* of P1, P2, P4 */
+  uint8_t* weights;     /* [planes] tiles */
+  size_t plane_bytes;
+  double* coefficients;  /* [terms][planes][rows], NULL if there is one and it is 1 */
+  double* input_weights; /* [rows], NULL if all are 0 */
+  double* scales;        /* [rows] */
+} kb_tile;
 
 typedef struct {
-  int64_t channel; /* or KB_SUM_OF_INPUTS */
-  double scale;
-} kb_row;
-
-/* Rows of one form and group. */
-typedef struct {
-  int64_t rows;
-  kb_row* row;
-  uint8_t* tiles;
-  size_t tile_bytes;
-  int64_t chunks;       /* of a row */
-  int64_t block_chunks; /* chunks whose sums are sure to fit int32 */
-  int max_weight;
-} kb_panel;
-
-typedef struct {
-  int64_t groups, out;
-  kb_panel* panels; /* [groups][KB_FORMS] */
-  double* offset;   /* [out] */
-  double* tap_sum;  /* [out][taps] sum of the decoded weights of a tap, NULL if nobody needs it */
-  float* depthwise; /* [taps][out] decoded weights of a depthwise layer, else NULL */
+  int64_t out;
+  kb_layout layout[KB_IMAGES];
+  int64_t tiles;
+  kb_tile* tile;
+  int64_t* order;       /* [out] channels in the order of the tiles */
+  double* bias;         /* [out] in that order, with KB_MAX_ROWS zeros behind */
+  double* tap_sums;     /* [taps][out] in that order: what a tap inside the image adds as its inputs
+                           have an offset; NULL if they have none */
+  int needs_input_sums; /* whether some tile has input_weights */
+  uint8_t* packed;      /* all weights */
+  double* numbers;      /* all coefficients, input weights and scales */
+  float* depthwise;     /* [taps][out] decoded weights of a depthwise layer, else NULL */
+  double* multiplier;   /* [out] of a depthwise layer */
+  size_t bytes;         /* allocated in all */
 } kb_weights;
 
-int kb_weights_create(const kb_blob* blob, const kb_input* input, kb_weights* weights,
-                      kb_error error);
+int kb_weights_create(const kb_blob* blob, const kb_input* input, const kb_kernels* kernels,
+                      kb_weights* weights, kb_error error);
 void kb_weights_destroy(kb_weights* weights);
+
+/* Memory on the account of the weights. */
+void* kb_weights_alloc(kb_weights* weights, size_t count, size_t size);
 
 #endif

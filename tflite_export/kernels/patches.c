@@ -1,0 +1,83 @@
+/* Windows of output pixels, copied to rows. */
+#include "op.h"
+
+/* Copy count bytes in pieces of 16: up to 15 bytes more are read, and written behind the end, where
+ * the next copy goes or slack is. */
+static void copy_loosely(uint8_t* to, const uint8_t* from, size_t count) {
+  for (size_t i = 0; i < count; i += 16) memcpy(to + i, from + i, 16);
+}
+
+/* The window at `first` in an image with its zeros, tap by tap. */
+static void copy_window(const kb_window* window, const kb_image* image, const uint8_t* first,
+                        uint8_t* to) {
+  const size_t pixel = image->pixel_bytes;
+  const size_t line = (size_t)window->kernel[1] * pixel;
+  const size_t down = (size_t)(window->dilation[0] * image->size[1]) * pixel;
+  for (int64_t ky = 0; ky < window->kernel[0]; ky++, first += down) {
+    if (window->dilation[1] == 1) {
+      copy_loosely(to, first, line);
+      to += line;
+      continue;
+    }
+    const uint8_t* tap = first;
+    for (int64_t kx = 0; kx < window->kernel[1]; kx++, to += pixel) {
+      copy_loosely(to, tap, pixel);
+      tap += (size_t)window->dilation[1] * pixel;
+    }
+  }
+}
+
+/* One window of one plane of an image. */
+static void gather(const kb_plan* plan, const kb_image* image, const uint8_t* plane, int64_t pixel,
+                   uint8_t* to) {
+  const kb_window* window = &plan->window;
+  if (image->bare) {
+    kb_im2col(window, plane, image->pixel_bytes, pixel, 1, to, 0);
+    return;
+  }
+  const int64_t row = pixel / window->out[1] * window->stride[0];
+  const int64_t column = pixel % window->out[1] * window->stride[1];
+  copy_window(window, image, plane + (size_t)(row * image->size[1] + column) * image->pixel_bytes,
+              to);
+}
+
+static const uint8_t* plane_of(const kb_op* op, const kb_image* image, int term, int64_t group) {
+  const uint8_t* planes = kb_shared(op, image->at);
+  return planes + (size_t)(term * op->geometry.groups + group) * image->plane_bytes;
+}
+
+/* Levels of the window, then their bits. */
+static void gather_bits(const kb_op* op, const kb_plan* plan, int64_t group, int64_t first,
+                        int count, int worker) {
+  const kb_image* image = &plan->image[KB_IMAGE_BITS];
+  const kb_terms* planes = &op->input.planes;
+  const size_t row = (size_t)op->geometry.row;
+  uint8_t* levels = kb_own(op, plan, worker, plan->patch_levels);
+  uint8_t* patches = kb_own(op, plan, worker, plan->patches[KB_IMAGE_BITS]);
+  for (int p = 0; p < count; p++) {
+    for (int half = 0; half < image->terms; half++) {
+      gather(plan, image, plane_of(op, image, half, group), first + p, levels);
+      for (int t = 0; t < planes->count; t++) {
+        const int shift = planes->term[t].shift;
+        if (shift / 8 != half) continue;
+        op->kernels.pack_bits(levels, row, shift % 8,
+                              patches + (size_t)(t * plan->block + p) * image->patch_bytes);
+      }
+    }
+  }
+}
+
+void kb_gather_patches(const kb_op* op, const kb_plan* plan, kb_image_kind kind, int64_t group,
+                       int64_t first, int count, int worker) {
+  const kb_image* image = &plan->image[kind];
+  if (kind == KB_IMAGE_BITS && !kb_packs_pixels(&op->weights.layout[kind], &op->geometry)) {
+    gather_bits(op, plan, group, first, count, worker);
+    return;
+  }
+  uint8_t* patches = kb_own(op, plan, worker, plan->patches[kind]);
+  for (int t = 0; t < image->patch_terms; t++) {
+    uint8_t* to = patches + (size_t)(t * plan->block) * image->patch_bytes;
+    for (int p = 0; p < count; p++, to += image->patch_bytes)
+      gather(plan, image, plane_of(op, image, t, group), first + p, to);
+  }
+}
