@@ -128,10 +128,12 @@ def measure(options) -> dict:
             ours = [(f"{method}, jit {j}", "kerasbits", network, method, j) for j in jits]
             beside = next(f for f in floats if f[0] == best)
             rows[method] = _row(take_turns([beside, *ours], options), best)
+            _say(method, rows[method])
         for project in options.projects.split(",") if options.projects else ():
             both = [(f"{project}, {m}", project, network, m, False) for m in ("float", "its")]
             found = take_turns(both, options)
             rows[project] = _row(found, f"{project}, float") if len(found) == 2 else None
+            _say(project, rows[project])
         results[network] = {"float": base, "best": best, "rows": rows}
     return {
         "backend": options.backend,
@@ -139,6 +141,12 @@ def measure(options) -> dict:
         "machine": machine.describe(),
         "networks": results,
     }
+
+
+def _say(name: str, row: dict | None) -> None:
+    """A line at once: a whole run takes long."""
+    ratios = {key: round(value, 3) for key, value in row["ratios"].items()} if row else "missing"
+    print(f"bench: {name}: {ratios}", file=sys.stderr, flush=True)
 
 
 def _row(found: dict[str, dict], reference: str) -> dict | None:
