@@ -1,7 +1,8 @@
-# Two commands on a fresh machine with Python 3.11+, gcc and make:
+# Commands on a fresh machine with Python 3.11+, gcc and make:
 #   make demo                 the main job on real images (METHOD=bsq, apot, ... chooses another)
 #   make test                 all tests
-# Both set up what they need in .venv, and skip that the second time.
+#   make bench                speed of the kernels and of networks (docs/benchmarks.md)
+# All set up what they need in .venv, and skip that the second time.
 
 # The first that runs and is new enough: a name on the PATH may be a shim without a Python behind.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
@@ -19,7 +20,7 @@ TOOLS := gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf qemu-user cmake flatbuffe
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export KERAS_BACKEND ?= tensorflow
 
-.PHONY: demo test lint check-c data tools setup clean
+.PHONY: demo test lint check-c bench bench-peers data tools setup clean
 
 demo: setup data
 	$(BIN)/python examples/demo.py --method=$(METHOD) $(ARGS)
@@ -34,7 +35,21 @@ lint: setup
 check-c:
 	$(MAKE) -C tflite_export/kernels check
 
+# ONLY=layers,networks or ONLY=training measures parts; ARGS=--quick fewer rounds.
+bench: setup $(VENV)/.bench
+	$(if $(filter training,$(ONLY)),,$(BIN)/python -m benchmarks $(if $(ONLY),--only=$(ONLY)) $(ARGS))
+	$(if $(filter-out training,$(ONLY)),,$(BIN)/python -m benchmarks.training $(ARGS))
+	$(if $(filter-out training,$(ONLY)),,$(BIN)/python -m benchmarks.training --backend=jax $(ARGS))
+
+# Environments of other projects, for comparison: .peers/.
+bench-peers: setup
+	$(BIN)/python -m benchmarks.peers
+
 setup: $(VENV)/.installed
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@
 
 # Editable, so that edits count at once; the C library is built in place and again when it changes.
 $(VENV)/.installed: setup.py $(SOURCES)
@@ -57,4 +72,4 @@ tools:
 	  || echo "make: some tests are skipped without $(TOOLS)" >&2
 
 clean:
-	rm -rf $(VENV) .runtimes build *.egg-info runs tflite_export/libkerasbits.so
+	rm -rf $(VENV) .runtimes .bench .peers build *.egg-info runs tflite_export/libkerasbits.so

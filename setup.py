@@ -41,7 +41,8 @@ EXTRAS = {
     # tf_keras asks for tensorflow anyway.
     "export": ["tensorflow>=2.20", "ai-edge-litert>=2.0", "flatbuffers", "absl-py"],
     "tfmot": ["tensorflow>=2.20", "tensorflow-model-optimization>=0.8", "tf_keras>=2.20"],
-    "examples": ["absl-py", "pillow", "pyyaml", "scikit-learn", "tensorboard"],
+    "examples": ["absl-py", "google-crc32c", "pillow", "pyyaml", "scikit-learn", "tensorboard"],
+    "bench": ["matplotlib"],
     "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "jax"],
 }
 

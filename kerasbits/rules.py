@@ -76,8 +76,7 @@ class Plan:
         vain: dict[str, str] = {}  # rules that only matched layers they can do nothing to
         chosen: dict[str, Rule] = {}
         for path, layer in layers.items():
-            pattern = next((p for p in self.rules if re.search(p, path)), None)
-            rule = self.default if pattern is None else self.rules[pattern]
+            pattern, rule = self._match(path)
             quantized = form(layer)
             wanted = rule is not None and not (rule.kernel is None and rule.inputs is None)
             if quantized is not None and wanted and not quantized.quantizes_inputs:
@@ -89,18 +88,38 @@ class Plan:
                 vain[pattern] = f"{path} ({type(layer).__name__})"
             if does:
                 chosen[path] = rule
-            elif wanted and sites.is_quantized(layer):
-                raise ValueError(
-                    f"layer '{path}': expected a float layer, got {type(layer).__name__}, which is "
-                    f"quantized already; quantize the float model, or leave the layer as it is by "
-                    f"a rule {{{path!r}: None}}"
-                )
-            elif wanted and self.strict and is_unsupported(layer):
-                names = ", ".join(sorted(c.__name__ for c in forms))
-                raise ValueError(
-                    f"layer '{path}': expected a layer with a quantized form ({names}), got "
-                    f"{type(layer).__name__}; a rule {{{path!r}: None}} keeps it float"
-                )
+            elif wanted:
+                self._check_left(path, layer, is_unsupported, forms)
+        self._check_used(used, vain, layers)
+        if not chosen:
+            raise ValueError(
+                "quantize_model: expected at least one layer to quantize, got none with a "
+                f"quantized form among {list(layers)}, or rules that leave them as they are"
+            )
+        return chosen
+
+    def _match(self, path: str) -> tuple[str | None, Rule | None]:
+        """The first pattern that matches a layer, and its rule; no pattern and the default."""
+        pattern = next((p for p in self.rules if re.search(p, path)), None)
+        return pattern, self.default if pattern is None else self.rules[pattern]
+
+    def _check_left(self, path, layer, is_unsupported, forms) -> None:
+        """Whether a layer may stay as it is although a rule wants it quantized."""
+        if sites.is_quantized(layer):
+            raise ValueError(
+                f"layer '{path}': expected a float layer, got {type(layer).__name__}, which is "
+                f"quantized already; quantize the float model, or leave the layer as it is by "
+                f"a rule {{{path!r}: None}}"
+            )
+        if self.strict and is_unsupported(layer):
+            names = ", ".join(sorted(c.__name__ for c in forms))
+            raise ValueError(
+                f"layer '{path}': expected a layer with a quantized form ({names}), got "
+                f"{type(layer).__name__}; a rule {{{path!r}: None}} keeps it float"
+            )
+
+    def _check_used(self, used: set[str], vain: Mapping[str, str], layers: Iterable[str]) -> None:
+        """Whether each rule did something to a layer."""
         unused = [pattern for pattern in self.rules if pattern not in used]
         if useless := [pattern for pattern in unused if pattern in vain]:
             raise ValueError(
@@ -111,12 +130,6 @@ class Plan:
             raise ValueError(
                 f"expected every rule to match a layer, but {unused} match none of {list(layers)}"
             )
-        if not chosen:
-            raise ValueError(
-                "quantize_model: expected at least one layer to quantize, got none with a "
-                f"quantized form among {list(layers)}, or rules that leave them as they are"
-            )
-        return chosen
 
 
 def resolved(rule: Rule, where: str) -> Rule:

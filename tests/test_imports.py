@@ -147,6 +147,7 @@ PACKAGES = {
     "stock": ("collect", "graph", "marked", "layer", "written", "tflite_runner", "samples"),
     "in_numpy": ("blob", "kbits.container", "layer"),
     "contents": ("blob", "kbits.container", "layer"),
+    "timing": ("blob", "contents", "interpreter", "kbits.container"),
 }
 """What the packages of the exporter may import of it, beside themselves and what reads TFLite."""
 
@@ -186,7 +187,7 @@ def test_only_public_keras():
             )
 
 
-@pytest.mark.parametrize("folder", ["kerasbits", "tflite_export", "examples"])
+@pytest.mark.parametrize("folder", ["kerasbits", "tflite_export", "examples", "benchmarks"])
 def test_no_long_files(folder):
     long = {p.name: n for p in sources(folder) if (n := len(p.read_text().splitlines())) > LONGEST}
     long.pop("kbits_generated.py", None)
@@ -194,7 +195,10 @@ def test_no_long_files(folder):
 
 
 def test_no_drawers_for_everything():
-    names = {path.stem for path in sources("kerasbits", "tflite_export", "examples", "tests")}
+    names = {
+        path.stem
+        for path in sources("kerasbits", "tflite_export", "examples", "benchmarks", "tests")
+    }
     assert not names & {"utils", "util", "common", "misc", "helpers"}
 
 

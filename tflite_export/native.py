@@ -6,6 +6,7 @@ import ctypes
 import functools
 import pathlib
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -140,12 +141,26 @@ class NativeOp(NativeHandle):
         Raises:
             ValueError: a wrong shape, or an id that is no row of an embedding.
         """
+        function, arguments, (_, y) = self._prepared(x)
+        self._call(function, *arguments)
+        return y
+
+    def repeated(self, x: np.ndarray) -> Callable[[], object]:
+        """A function that runs it on `x` once more, in place: to time. It outlives no `close`.
+
+        Raises:
+            ValueError: as `run`.
+        """
+        function, arguments, arrays = self._prepared(x)
+        return self._repeatable(function, *arguments, kept=arrays)
+
+    def _prepared(self, x: np.ndarray) -> tuple[str, tuple, tuple[np.ndarray, np.ndarray]]:
+        """The function of the library that runs it, its arguments, and the arrays they point to."""
         takes_ids = self._library.kb_op_takes_ids(self._open())
         x = _ids(x) if takes_ids else np.asarray(x, np.float32, order="C")
         y = np.empty(self.output_shape(x.shape), np.float32)
         function = "kb_op_run_ids" if takes_ids else "kb_op_run"
-        self._call(function, x.ctypes.data, *_dims(x.shape), y.ctypes.data)
-        return y
+        return function, (x.ctypes.data, *_dims(x.shape), y.ctypes.data), (x, y)
 
     def input_codes(self, x: np.ndarray) -> np.ndarray:
         """Codes of `x` under the input grid, uint16 of the same shape (0 for a float grid)."""

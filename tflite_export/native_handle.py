@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Self
 
 _ERROR_BYTES = 256
@@ -49,6 +50,21 @@ class NativeHandle:
 
     def _call(self, function: str, *arguments) -> None:
         self._check(function, self._open(), *arguments)
+
+    def _repeatable(self, function: str, *arguments, kept: object) -> Callable[[], object]:
+        """A function that calls one of the library on the same arguments, and does little else.
+
+        It keeps this, and what is `kept`: what the arguments point to.
+        """
+        called, handle = getattr(self._library, function), self._open()
+        message = ctypes.create_string_buffer(_ERROR_BYTES)
+
+        def call() -> None:
+            if called(handle, *arguments, message, _ERROR_BYTES):
+                raise ValueError(message.value.decode(errors="replace"))
+
+        call.kept = self, kept
+        return call
 
     def _check(self, function: str, *arguments) -> None:
         message = ctypes.create_string_buffer(_ERROR_BYTES)

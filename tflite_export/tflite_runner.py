@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -82,6 +83,11 @@ class TfliteRunner:
             raise ValueError(f"the interpreter cannot run it: {error}") from None
         outputs = self._interpreter.get_output_details()
         return [self._interpreter.get_tensor(detail["index"]) for detail in outputs]
+
+    def repeated(self, arrays: list[np.ndarray]) -> Callable[[], object]:
+        """A function that runs it on these inputs once more; the interpreter keeps its inputs."""
+        self.run(arrays)
+        return self._interpreter.invoke
 
     def tensor(self, index: int) -> np.ndarray:
         """An intermediate tensor of the last run (needs `keep_tensors`)."""

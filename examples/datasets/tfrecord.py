@@ -7,7 +7,7 @@ import pathlib
 import struct
 from collections.abc import Iterator
 
-from datasets.crc32c import masked_crc32c
+import google_crc32c
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,4 +74,6 @@ def _length(head: bytes, path: pathlib.Path, number: int) -> int:
 
 
 def _checksum(data: bytes) -> bytes:
-    return struct.pack("<I", masked_crc32c(data))
+    """CRC-32C, rotated and shifted by a constant, as the format wants it."""
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -83,8 +83,8 @@ def result_line(name: str, settings: Settings, outcome: Outcome) -> str:
             "exported": outcome.file_accuracy,
         },
         report=outcome.report,
-        steps=outcome.steps or 0,
-        seconds=outcome.seconds or 0.0,
+        steps=outcome.steps,
+        seconds=outcome.seconds,
         files={kind: path for kind, path in files.items() if path is not None},
         weights_sha256=outcome.weights_sha256,
     )

@@ -38,8 +38,8 @@ def json_line(
     program: str = "train",
     accuracy: Mapping[str, float | None] | None = None,
     report: kb.Report | None = None,
-    steps: int = 0,
-    seconds: float = 0.0,
+    steps: int | None = None,
+    seconds: float | None = None,
     files: Mapping[str, str | os.PathLike] | None = None,
     weights_sha256: str | None = None,
 ) -> str:
@@ -50,7 +50,8 @@ def json_line(
         program: its name.
         accuracy: parts of the test images, 0 to 1, by "float", "quantized" and "exported".
         report: of the quantized model: bits of each layer, averages, bytes, bit operations.
-        steps: of training, over all phases and over all times the run was resumed.
+        steps: of training, over all phases and over all times the run was resumed; None (null) if
+            nothing was trained.
         seconds: likewise.
         files: paths by name, as {"model": ..., "export": ...}; of those that exist, size and
             checksum are told.
@@ -72,7 +73,7 @@ def json_line(
         **({} if report is None else _costs(report)),
         "weights_sha256": weights_sha256,
         "steps": steps,
-        "seconds": round(float(seconds), 1),
+        "seconds": None if seconds is None else round(float(seconds), 1),
         "model_dir": settings.model_dir,
         "files": {name: _file(path) for name, path in (files or {}).items()},
         "versions": versions(),

@@ -34,7 +34,6 @@ class Outcome:
         float_accuracy, accuracy, file_accuracy: on the test images, from 0 to 1, of the float
             model, the quantized one, and the exported file.
         report: bits and bytes of the quantized model.
-        file_bytes: size of the exported file.
         weights_sha256: checksum of all variables of the quantized model, in their order.
     """
 
@@ -46,7 +45,6 @@ class Outcome:
     accuracy: float | None = None
     file_accuracy: float | None = None
     report: kb.Report | None = None
-    file_bytes: int | None = None
     weights_sha256: str | None = None
 
 
@@ -151,7 +149,7 @@ def _conclude(model, settings, data, say, outcome: Outcome) -> None:
     path = pathlib.Path(settings.export) if settings.export else None
     if path is None or not path.is_file():
         return
-    outcome.file, outcome.file_bytes = path, path.stat().st_size
+    outcome.file = path
     if settings.mode in EVALUATES:
         outcome.file_accuracy = exporting.file_accuracy(str(path), data.test, size)
         say(f"accuracy of {path}: {100 * outcome.file_accuracy:.2f} %")

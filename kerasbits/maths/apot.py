@@ -11,12 +11,14 @@ Discretization for Neural Networks", ICLR 2020, arXiv 1909.13144.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import NamedTuple
 
 from keras import ops
 
+from kerasbits.maths.fused import fused, is_small, partial_sum
 from kerasbits.maths.uniform import clip_closed
 
 EPSILON = 1e-5
@@ -71,6 +73,11 @@ def magnitude_levels(bits: int, k: int = 2) -> tuple[int, ...]:
 def level_midpoints(levels: tuple[int, ...]) -> tuple[float, ...]:
     """Borders between neighbouring levels, in units of the largest: `(I_j + I_j+1) / (2 Lmax)`."""
     return tuple((a + b) / (2 * levels[-1]) for a, b in itertools.pairwise(levels))
+
+
+MOST_COMPARED = 32
+"""Tables of at most so many levels are compared with one by one in large tensors: a compiler turns
+that into a few instructions for many elements at once, and a search into a search for each."""
 
 
 class LevelTable(NamedTuple):
@@ -165,16 +172,39 @@ def quantize(x, alpha, signed, table: LevelTable, rescale=1.0, clipped: bool = T
 
     Reference: arXiv 1909.13144, reparameterized clipping function.
     """
-    u = clip_unit(x, alpha, signed)
-    index = signed_index(u, table.midpoints)
-    levels = _whole_levels(index, table.levels)
-    # The bracket is +0 and carries the gradient of u; NaN in u comes through it.
-    y = level_scale(alpha, table, rescale) * (levels + table.top * (u - ops.stop_gradient(u)))
-    if clipped:
-        return y
-    inside = u == ops.stop_gradient(x / alpha)
-    passed = ops.where(inside, ops.zeros_like(x), x - ops.stop_gradient(x))
-    return y + ops.stop_gradient(ops.cast(rescale, x.dtype)) * passed
+    alpha, signed, rescale = (ops.cast(value, x.dtype) for value in (alpha, signed, rescale))
+    return _quantizer(clipped)(x, alpha, signed, rescale, *table)
+
+
+@functools.cache
+def _quantizer(clipped: bool):
+    def forward(x, alpha, signed, rescale, levels, midpoints, top):
+        u = clip_unit(x, alpha, signed)
+        # NaN finds some level; the difference, else 0, brings it back.
+        found = _nearest_levels(u, levels, midpoints) + (u - u)
+        return alpha * rescale / top * found
+
+    def backward(x, alpha, signed, rescale, levels, midpoints, top, y, dy):
+        u, dx = x / alpha, dy * rescale
+        above, below = u > 1, u < 0.0 - signed
+        border = ops.where(above, rescale, 0.0 - signed * rescale)
+        outside = ops.logical_or(above, below)
+        slope = dy * ops.where(outside, border, y / alpha - rescale * u)
+        if clipped:
+            dx = ops.where(outside, ops.zeros_like(dx), dx)
+        return dx, partial_sum(slope, alpha), None, None, None, None, None
+
+    return fused(forward, backward)
+
+
+def _nearest_levels(u, levels, midpoints):
+    """Whole level of each `u`, with its sign; see `signed_index`."""
+    if levels.shape[0] > MOST_COMPARED or is_small(u):
+        return _whole_levels(signed_index(u, midpoints), levels)
+    size, found = ops.abs(u), ops.zeros_like(u)
+    for j in range(levels.shape[0] - 1):
+        found = ops.where(size > midpoints[j], levels[j + 1], found)
+    return ops.where(u < 0, 0.0 - found, found)
 
 
 def _whole_levels(index, levels):

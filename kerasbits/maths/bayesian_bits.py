@@ -13,11 +13,13 @@ arXiv 2005.07093; details the paper leaves open follow the authors' code.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from keras import ops
 
-from kerasbits.maths.gradients import exact_straight_through, round_straight_through
+from kerasbits.maths.fused import fused, is_small, one_pass, partial_sum
+from kerasbits.maths.gradients import exact_straight_through
 
 WIDTHS = (2, 4, 8, 16, 32)
 """Widths in bits. Gates belong to all but the first."""
@@ -28,6 +30,10 @@ Two ulps below 1 in float32, equal to 1 in half precision: compute in float32 or
 
 SMALLEST_BETA = 1e-8
 """Narrower (or negative) ranges are widened to this, which keeps all divisions finite."""
+
+
+MOST_ROUNDED_BITS = 16
+"""Wider grids are finer than float32: values are clipped to the range, and that is all."""
 
 
 def clip_to_range(x, beta, signed):
@@ -110,20 +116,119 @@ def quantize_gated(x, beta, signed, gates, channel_gate=1.0):
 
     Reference: arXiv 2005.07093, section 2.
     """
-    steps = grid_steps(ops.cast(beta, x.dtype), signed)
-    clipped = clip_to_range(x, beta, signed)
-    coarse = steps[0] * round_straight_through(clipped / steps[0])
-    # Later terms are whole numbers times their step. Their own straight-through gradients to x
-    # cancel in the sum (each is the residual of the sum before it), so the numbers are constants.
-    rest = clipped - coarse
-    residuals = []
-    for step in steps[1:]:
-        residuals.append(step * ops.stop_gradient(ops.round(rest / step)))
-        rest = rest - residuals[-1]
-    fine = gates[3] * residuals[3]
-    for i in (2, 1, 0):
-        fine = gates[i] * (residuals[i] + fine)
-    return channel_gate * (coarse + fine)
+    return quantize_once_fixed(x, beta, signed, gates, channel_gate, 0.0)
+
+
+def quantize_once_fixed(x, beta, signed, gates, channel_gate, bits, moving=None):
+    """`quantize_gated`, or from the moment that bits are fixed `channel_gate * quantize_fixed`.
+
+    Gradient: of the formula in force.
+
+    Args:
+        x, beta, signed, gates, channel_gate: as in `quantize_gated`.
+        bits: scalar, one of `WIDTHS`, or 0 and less while gates are in force; above 16 bits are
+            finer than float32, so that the result is the clipped tensor.
+        moving: (4,) 0 for the gates whose gradient goes nowhere, which need not be found.
+
+    Returns:
+        The quantized tensor, shape of `x`.
+    """
+    x = ops.convert_to_tensor(x)
+    values = (ops.cast(v, x.dtype) for v in (beta, signed, gates, channel_gate, bits))
+    beta, signed, gates, channel_gate, bits = values
+    moving = ops.ones_like(gates) if moving is None else ops.cast(moving, x.dtype)
+    wide = ops.maximum(bits, float(WIDTHS[0]))  # Before fixing it is not used, but divided by.
+    scalars = [ops.stop_gradient(v) for v in (beta, signed, wide)]
+    steps = [ops.stop_gradient(step) for step in _all_steps()(*scalars)]
+    return _quantizer()(x, beta, signed, gates, channel_gate, bits, moving, *steps)
+
+
+@functools.cache
+def _all_steps():
+    """The five steps, the one for `bits`, and the largest code of `bits`."""
+
+    def steps(beta, signed, bits):
+        every = grid_steps(beta, signed)
+        return *every, select_width(every, bits), top_code(bits, signed)
+
+    return one_pass(steps, small=0)
+
+
+def _residuals(clipped, steps):
+    """The 2-bit quantization and the four residuals, from ungated earlier terms."""
+    found, rest = [], clipped
+    for i in range(len(WIDTHS)):
+        found.append(steps[i] * ops.round(rest / steps[i]))
+        rest = rest - found[-1]
+    return found
+
+
+def _bracket(residuals, gates, i: int):
+    """What gate i multiplies: `e_i + z_(i+1) (e_(i+1) + ...)`; residuals without the coarse one."""
+    total = residuals[3]
+    for j in (2, 1, 0)[: 3 - i]:
+        total = residuals[j] + gates[j + 1] * total
+    return total
+
+
+@functools.cache
+def _quantizer():
+    def forward(x, beta, signed, gates, channel_gate, bits, moving, *steps):
+        clipped = clip_to_range(x, beta, signed)
+        coarse, *residuals = _residuals(clipped, steps)
+        gated = coarse + gates[0] * _bracket(residuals, gates, 0)
+        code = ops.minimum(ops.maximum(ops.round(clipped / steps[5]), -steps[6]), steps[6])
+        whole = ops.where(bits > MOST_ROUNDED_BITS, clipped, steps[5] * code)
+        # Plus 0: no grid has a negative zero.
+        return channel_gate * (ops.where(bits > 0, whole, gated) + 0.0)
+
+    def backward(x, beta, signed, gates, channel_gate, bits, moving, *rest):
+        *steps, y, dy = rest
+        lo, hi = _borders(beta, signed, x.dtype)
+        clipped = ops.where(x >= hi, hi, ops.where(x <= lo, lo, x))
+        above, below = x >= hi, x <= lo
+        upstream = dy * channel_gate
+        dx = ops.where(ops.logical_or(above, below), ops.zeros_like(upstream), upstream)
+        border = ops.where(above, hi, ops.where(below, lo, ops.zeros_like(x)))
+        # A clipped value has the slope of its border and (y - xc) / beta.
+        slope = dy * (y - channel_gate * clipped) + upstream * border
+        limit = ops.cast(beta >= SMALLEST_BETA, x.dtype)
+        dbeta = limit * partial_sum(slope, beta) / _guarded(beta, x.dtype)
+        dgates = _gate_gradients(upstream, clipped, gates, bits, moving, steps)
+        dchannel = None
+        if len(channel_gate.shape) > 0:
+            dchannel = _channel_gradient(clipped, gates, channel_gate, bits, steps, dy)
+        return dx, dbeta, None, dgates, dchannel, *[None] * 9
+
+    return fused(forward, backward)
+
+
+def _channel_gradient(clipped, gates, channel_gate, bits, steps, dy):
+    coarse, *residuals = _residuals(clipped, steps)
+    gated = coarse + gates[0] * _bracket(residuals, gates, 0)
+    return partial_sum(dy * ops.where(bits > 0, ops.zeros_like(gated), gated), channel_gate)
+
+
+def _gate_gradients(upstream, clipped, gates, bits, moving, steps):
+    """`dL/dz` of the four gates, (4, columns): sums over the tensor in parts."""
+    small, residuals = is_small(clipped), None
+    if small:
+        _, *residuals = _residuals(clipped, steps)
+    found, chain = [], ops.cast(bits <= 0, upstream.dtype)
+    for i in range(len(WIDTHS) - 1):
+
+        def total(i=i):
+            _, *parts = (None, *residuals) if small else _residuals(clipped, steps)
+            return partial_sum(upstream * _bracket(parts, gates, i), gates[i])
+
+        def nothing(i=i):
+            return ops.zeros_like(partial_sum(upstream, gates[i]))
+
+        # Most gates are wide open or shut in a step, and a pass over a large tensor is dear.
+        part = total() if small else ops.cond(moving[i] * chain != 0, total, nothing)
+        found.append(chain * moving[i] * part)
+        chain = chain * gates[i]
+    return ops.stack(found)
 
 
 def select_width(values: Sequence, bits):

@@ -9,8 +9,11 @@ Quantization", arXiv 2002.03090.
 
 from __future__ import annotations
 
+import functools
+
 from keras import ops
 
+from kerasbits.maths.fused import fused, one_pass, partial_sum
 from kerasbits.maths.gradients import exact_straight_through
 from kerasbits.maths.uniform import clip_closed
 
@@ -117,7 +120,7 @@ def quantize_whole(v, bits, lo, hi, whole_zero: bool = False):
     return lo + step * code
 
 
-def quantize(v, n, lo, hi, max_bits: int = 16, whole_zero: bool = False):
+def quantize(v, n, lo, hi, max_bits: int = 16, whole_zero: bool = False, clips: bool = True):
     """Quantize at real bits.
 
     Formula: `Q(v, n) = (1 - alpha) Q(v, b) + alpha Q(v, b + 1)`, `b = floor(n)`,
@@ -132,19 +135,68 @@ def quantize(v, n, lo, hi, max_bits: int = 16, whole_zero: bool = False):
         lo, hi: ends of the range of a group, broadcastable to `v`.
         max_bits: longest bitlength, 2..16.
         whole_zero: as in `codes`.
+        clips: False if `v` is known to lie in the range, which saves looking.
 
     Returns:
         Tensor like `v`.
 
     Reference: arXiv 2002.03090, non-integer bitlengths.
     """
+    dtype = ops.convert_to_tensor(v).dtype
+    n, lo, hi = (ops.cast(value, dtype) for value in (n, lo, hi))
     lo, hi = ops.stop_gradient(lo), ops.stop_gradient(hi)
-    b, alpha = split_bits(effective_bits(n, max_bits), max_bits)
-    inside = clip_closed(v, lo, hi)
-    fixed = ops.stop_gradient(inside)
-    below = ops.stop_gradient(quantize_whole(fixed, b, lo, hi, whole_zero))
-    above = ops.stop_gradient(quantize_whole(fixed, b + 1.0, lo, hi, whole_zero))
-    return (1.0 - alpha) * below + alpha * above + (inside - fixed)
+    grids = _grids(max_bits, whole_zero)(ops.stop_gradient(n), lo, hi)
+    return _quantizer(whole_zero, clips)(v, n, lo, hi, *(ops.stop_gradient(g) for g in grids))
+
+
+@functools.cache
+def _grids(max_bits: int, whole_zero: bool):
+    """Fraction, and the grids of `b` and `b + 1` bits, each as numbers for `_level`."""
+
+    def grids(n, lo, hi):
+        b, alpha = split_bits(ops.clip(n, MIN_BITS, max_bits), max_bits)
+        found = [alpha]
+        for bits in (b, b + 1.0):
+            found.append(step_size(bits, lo, hi))
+            if whole_zero:
+                found += [zero_point(bits, lo, hi), top_code(bits)]
+        return found
+
+    return one_pass(grids, small=0)
+
+
+def _level(v, lo, grid):
+    """As `quantize_whole`, from a grid of `(step,)` or `(step, zero, top)`."""
+    if len(grid) == 1:
+        return lo + grid[0] * ops.round((v - lo) / grid[0])
+    step, zero, top = grid
+    code = ops.round(v / step) + zero
+    return step * (ops.minimum(ops.maximum(code, ops.zeros_like(code)), top) - zero)
+
+
+@functools.cache
+def _quantizer(whole_zero: bool, clips: bool):
+    size = 3 if whole_zero else 1
+
+    def levels(v, lo, hi, grids):
+        v = clip_closed(v, lo, hi) if clips else v
+        return _level(v, lo, grids[:size]), _level(v, lo, grids[size:])
+
+    def forward(v, n, lo, hi, alpha, *grids):
+        below, above = levels(v, lo, hi, grids)
+        return (1.0 - alpha) * below + alpha * above
+
+    def backward(v, n, lo, hi, alpha, *rest):
+        *grids, _, dy = rest
+        below, above = levels(v, lo, hi, grids)
+        dn = partial_sum(dy * (above - below), n)
+        nothing = [None] * (3 + 2 * size)
+        if not clips:
+            return dn, *nothing
+        outside = ops.logical_or(v > hi, v < lo)
+        return ops.where(outside, ops.zeros_like(dy), dy), dn, *nothing
+
+    return fused(forward, backward, passes=not clips)
 
 
 def select_bits(n, max_bits: int, rounding: str = "ceil"):

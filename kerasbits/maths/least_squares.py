@@ -13,9 +13,13 @@ solvers return the true minimum.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 
 from keras import ops
+
+from kerasbits.maths.fused import fused
 
 SCHEMES = ("ls1", "ls2", "lst", "gf")
 """One plane; two planes; ternary (two planes of one scale); k greedy planes."""
@@ -162,7 +166,9 @@ def rows(x, axis: int | None):
     x = ops.moveaxis(x, axis, 0)
     if len(x.shape) == 1:
         return ops.expand_dims(x, -1)
-    return ops.reshape(x, (ops.shape(x)[0], -1))
+    if None in x.shape[1:]:
+        return ops.reshape(x, (ops.shape(x)[0], -1))
+    return ops.reshape(x, (-1, math.prod(x.shape[1:])))
 
 
 def planes_of(scales, scheme: str, rank: int, axis: int | None) -> list:
@@ -207,15 +213,30 @@ def binarize(x, planes: Sequence):
     Reference: arXiv 2001.02786, section 4 (foldable quantization); gradient of the authors'
     code.
     """
-    residual, value, slope = ops.stop_gradient(x), 0.0, 0.0
-    for v in planes:
-        v = ops.stop_gradient(ops.cast(v, x.dtype))
-        signed = ops.where(residual >= 0, v, -v)
-        window = ops.cast(ops.abs(residual) <= 1, x.dtype)
-        slope = slope + v * window * (1 - slope)
-        value = value + signed
-        residual = residual - signed
-    return value + (x - ops.stop_gradient(x)) * slope
+    x = ops.convert_to_tensor(x)
+    return _binarizer(len(planes))(x, *(ops.stop_gradient(ops.cast(v, x.dtype)) for v in planes))
+
+
+@functools.cache
+def _binarizer(count: int):
+    def forward(x, *planes):
+        residual, value = x, 0.0
+        for v in planes:
+            signed = ops.where(residual >= 0, v, -v)
+            value, residual = value + signed, residual - signed
+        # NaN and infinities have some sign; the difference, else 0, makes them NaN.
+        return value + (x - x)
+
+    def backward(x, *rest):
+        *planes, _, dy = rest
+        residual, slope = x, 0.0
+        for v in planes:
+            window = ops.cast(ops.abs(residual) <= 1, x.dtype)
+            slope = slope + v * window * (1 - slope)
+            residual = residual - ops.where(residual >= 0, v, -v)
+        return dy * slope, *[None] * count
+
+    return fused(forward, backward)
 
 
 def sign_bits(x, planes: Sequence) -> list:

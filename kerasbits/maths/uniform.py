@@ -9,8 +9,11 @@ References: Choi et al., "PACT", arXiv 1805.06085 (learned clipping of activatio
 
 from __future__ import annotations
 
+import functools
+
 from keras import ops
 
+from kerasbits.maths.fused import fused, partial_sum
 from kerasbits.maths.gradients import round_straight_through
 
 
@@ -74,4 +77,21 @@ def quantize(x, threshold, bits: int, signed):
 
     Args and shapes as in `codes`.
     """
-    return step_size(threshold, bits, signed) * codes(x, threshold, bits, signed)
+    return _quantizer(bits)(x, ops.cast(threshold, x.dtype), ops.cast(signed, x.dtype))
+
+
+@functools.cache
+def _quantizer(bits: int):
+    def forward(x, beta, signed):
+        step = step_size(beta, bits, signed)
+        # Plus 0, because there is no negative zero on the grid.
+        return step * (ops.round(clip_closed(x, (0.0 - signed) * beta, beta) / step) + 0.0)
+
+    def backward(x, beta, signed, y, dy):
+        lo = (0.0 - signed) * beta
+        above, below = x > beta, x < lo
+        dx = ops.where(ops.logical_or(above, below), ops.zeros_like(dy), dy)
+        slope = dy * ops.where(above, beta, ops.where(below, lo, y - x))
+        return dx, partial_sum(slope, beta) / beta, None
+
+    return fused(forward, backward)

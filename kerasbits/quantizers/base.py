@@ -176,11 +176,13 @@ class Quantizer:
             # They exchange what they find, which none may do under a condition.
             first = self._first_values(x, state, site, names)
             return [ops.where(state["seen"] > 0.5, k, f) for k, f in zip(known, first, strict=True)]
-        return ops.cond(
+        found = ops.cond(
             state["seen"] > 0.5,
             lambda: known,
             lambda: self._first_values(x, state, site, names),
         )
+        # Statistics have no gradient; that of a condition would be made for nothing.
+        return [ops.stop_gradient(value) for value in found]
 
     def _first_values(self, x, state, site, names):
         observed = self.observe(x, state, site)

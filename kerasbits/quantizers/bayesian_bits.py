@@ -149,27 +149,19 @@ class BayesianBits(Quantizer):
             ValueError: training without a seed.
         """
         x = ops.convert_to_tensor(x)
-        wide = ops.cast(x, "float32")
         gates, mask = self._sample(state, site, seed) if training else self._infer(state)
-        beta = ranges.current_range(state)
-        gated = maths.quantize_gated(
-            wide, beta, state["signed"], gates, ranges.along_channels(mask, site)
+        if "fixed_mask" in state:
+            mask = ops.where(_is_fixed(state), _float32(state["fixed_mask"]), mask)
+        y = maths.quantize_once_fixed(
+            _float32(x),
+            ranges.current_range(state),
+            state["signed"],
+            gates,
+            ranges.along_channels(mask, site),
+            _float32(state["fixed_bits"]),
+            ops.logical_and(gates > 0, gates < 1),
         )
-        # Not `cond`: this fuses under XLA, and graphs without XLA warn of the gradient of `cond`.
-        y = ops.where(_is_fixed(state), self._quantize_fixed(wide, beta, state, site), gated)
         return ops.cast(y, x.dtype), {}
-
-    def _quantize_fixed(self, x, beta, state: State, site: Site):
-        # Before freezing the result is not used, but must have finite gradients.
-        bits = ops.maximum(_float32(state["fixed_bits"]), float(maths.WIDTHS[0]))
-        signed = state["signed"]
-        y = ops.where(
-            bits > packed.MAX_CODE_BITS,
-            maths.clip_to_range(x, beta, signed),
-            maths.quantize_fixed(x, beta, signed, bits),
-        )
-        mask = _float32(state["fixed_mask"]) if "fixed_mask" in state else ops.ones(())
-        return y * ranges.along_channels(mask, site)
 
     def _width_phi(self, state: State):
         """Parameters of the width gates, those that the configuration fixes far out."""

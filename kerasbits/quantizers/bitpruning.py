@@ -125,17 +125,24 @@ class BitPruning(Quantizer):
         lo, hi = self._ends(lo, hi)
         n = _current(state, x.dtype)
         n = along_channels(n, site) if site.role == "kernel" else n
-        return maths.quantize(x, n, lo, hi, self.max_bits, self._whole_zero), updates
+        clips = not self._own_range(site, training)
+        return maths.quantize(x, n, lo, hi, self.max_bits, self._whole_zero, clips), updates
 
     @property
     def _whole_zero(self) -> bool:
         return self.zero_point == "integer"
 
+    def _own_range(self, site: Site, training: bool) -> bool:
+        """Whether the range is that of the very tensor, so that nothing is clipped."""
+        if site.role == "kernel" or self.range_mode == "batch":
+            return True
+        return training and self.range_mode == "ema"
+
     def _range(self, x, state: State, site: Site, training: bool):
         """Ends of the grid before 0 is included, broadcastable to `x`."""
         if site.role == "kernel":
             return maths.data_range(x, site.reduced_axes if self.granularity == "channel" else None)
-        if self.range_mode == "batch" or (training and self.range_mode == "ema"):
+        if self._own_range(site, training):
             return _batch_range(x)
         return ops.cast(state["lo"], x.dtype), ops.cast(state["hi"], x.dtype)
 

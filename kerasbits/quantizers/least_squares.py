@@ -10,6 +10,7 @@ from keras import ops
 
 from kerasbits import packed, replicas
 from kerasbits.maths import least_squares as maths
+from kerasbits.maths import least_squares_search as search
 from kerasbits.quantizers.base import Quantizer, Site, State, Updates, VariableSpec
 from kerasbits.quantizers.checks import check_choice, check_number, check_whole, finite_kernel
 
@@ -106,7 +107,7 @@ class LeastSquaresBinary(Quantizer):
             return maths.binarize(x, self._kernel_planes(x, site)), {}
         x, updates = self._clipped(x), {}
         if training:
-            scales = self._solve(maths.rows(x, 0))
+            scales = self._training_scales(maths.rows(x, 0))
             if self.running != "off":
                 updates = self._averaged(scales, state)
             if self.running == "train_and_eval":
@@ -193,6 +194,12 @@ class LeastSquaresBinary(Quantizer):
         # what becomes of a NumPy array tells without one.
         widest = ops.dtype(ops.convert_to_tensor(np.zeros((), np.float64)))
         return maths.solve(rows, self.scheme, self.k, self.subsample, widest)
+
+    def _training_scales(self, rows):
+        """Scales of each sample. Long ones are searched for: sorting them takes most of a step."""
+        if self.scheme in ("ls2", "lst") and self.subsample == 1 and search.is_long(rows.shape):
+            return search.search(rows, self.scheme)
+        return self._solve(rows)
 
     def _clipped(self, x):
         return x if self.clamp is None else maths.clamp(x, self.clamp)

@@ -10,9 +10,10 @@ Example:
     kerasbits.freeze(q)
 """
 
-from kerasbits.tfmot import installed  # isort: split
-
-from kerasbits.tfmot import callbacks
+from kerasbits.tfmot import (
+    callbacks,
+    installed,  # noqa: F401  # isort: split
+)
 from kerasbits.tfmot.annotate import (
     quantize_annotate_layer,
     quantize_annotate_model,
@@ -33,7 +34,6 @@ __all__ = [
     "KerasbitsQuantizeWrapper",
     "KerasbitsQuantizer",
     "callbacks",
-    "installed",
     "load_model",
     "quantize_annotate_layer",
     "quantize_annotate_model",

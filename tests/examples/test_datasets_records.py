@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from example_modules import example
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 datasets = example("datasets")
 folders = example("datasets.record_folder")
 source = example("datasets.source")
 tfrecord = example("datasets.tfrecord")
-crc = example("datasets.crc32c")
 
 RNG = np.random.default_rng(0)
 
@@ -54,31 +51,6 @@ def noise(count, *shape):
 
 def load(folder, **options):
     return datasets.load("tfrecords", str(folder), **options)
-
-
-@given(st.binary(max_size=600))
-@settings(max_examples=60, deadline=None)
-def test_crc32c_is_the_division_by_its_polynomial(data):
-    remainder = 0xFFFFFFFF
-    for byte in data:
-        remainder ^= byte
-        for _ in range(8):
-            remainder = remainder >> 1 ^ (0x82F63B78 if remainder & 1 else 0)
-    assert crc.crc32c(data) == remainder ^ 0xFFFFFFFF
-
-
-def test_crc32c_of_the_standard():
-    """RFC 3720, B.4."""
-    assert crc.crc32c(b"123456789") == 0xE3069283
-    assert crc.crc32c(bytes(32)) == 0x8A9136AA
-    assert crc.crc32c(b"\xff" * 32) == 0x62A8AB43
-    assert crc.crc32c(bytes(range(32))) == 0x46DD794E
-
-
-@pytest.mark.parametrize("size", [64, 65, 127, 128, 129, 4096, 100_001])
-def test_crc32c_of_long_data_is_that_of_the_loop(size):
-    data = RNG.bytes(size)
-    assert crc.crc32c(data) == crc._in_a_loop(data)
 
 
 def test_records_are_those_that_tensorflow_wrote(tmp_path):

@@ -88,7 +88,8 @@ def test_a_layer_that_computes_something_else_is_named(monkeypatch):
 
 
 def test_classes_that_compute_something_else_are_found():
-    model = chain(Own(3, name="own"))
+    model = chain(Own(3, name="own", kernel_initializer="zeros", bias_initializer="ones"))
+    model.layers[-1].bias.assign([1.0, -1.0, 1.0])
     other = {Own: lambda config: keras.layers.Dense(3, "relu", name="own")}
     with pytest.raises(ValueError, match=r"layer 'own' \(Own\): expected Keras 3 to compute what"):
         to_keras3(model, classes=other)

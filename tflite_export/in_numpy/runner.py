@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tflite_export.in_numpy.graph import Node, Tensor, read_graph
@@ -72,6 +74,10 @@ class NumpyRunner:
                 for index in () if self._keeps else self._last_uses[node.index]:
                     del values[index]
         return [values[index].copy() for index in self._graph.outputs]
+
+    def repeated(self, arrays: list[np.ndarray]) -> Callable[[], object]:
+        """A function that runs it on these inputs once more."""
+        return lambda: self.run(arrays)
 
     def tensor(self, index: int) -> np.ndarray:
         """A tensor of the last run, by its index in the file.
