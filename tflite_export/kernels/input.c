@@ -92,7 +92,7 @@ void kb_input_destroy(kb_input* input) {
 static float clip(float x, float lo, float hi) { return x < lo ? lo : x > hi ? hi : x; }
 
 /* clip(round(t) + zero, 0, top) = round(clip(t, -zero, top - zero)) + zero, since the bounds are
- * whole numbers of at most 2^24 + 2^16 in magnitude. The comparisons send NaN to code 0. */
+ * whole numbers of at most 2^24 in magnitude, which float32 has. The comparisons send NaN to code 0. */
 static void uniform_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
   const float low = (float)-input->zero;
   const float high = (float)((int32_t)((1u << input->bits) - 1) - input->zero);
