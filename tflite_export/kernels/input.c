@@ -267,6 +267,10 @@ void kb_input_levels(const kb_input* input, const kb_kernels* kernels, const flo
   }
   if (input->kind == KB_INPUT_PLANES && input->bits == 1) {
     const float lo = input->lo, hi = input->hi;
+    if (lo < 0 && hi >= 0) { /* the clip changes no sign */
+      for (size_t i = 0; i < count; i++) low[i] = x[i] >= 0;
+      return;
+    }
     for (size_t i = 0; i < count; i++) low[i] = clip(x[i], lo, hi) >= 0;
     return;
   }
