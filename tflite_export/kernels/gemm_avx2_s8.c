@@ -93,6 +93,66 @@ KB_INLINE void multiply(const kb_gemm_args* args, int first, int pixels, int vec
   }
 }
 
+/* One pixel, where not even one unit fits: the inputs are cut into nibbles. Pairs of products are
+ * at most 2 * 15 * 128 in magnitude, so those of 8 units fit int16. Of 32 bytes of weights, in
+ * operations: 2 vpmaddubsw and 2 additions, and for 8 times as many 2 vpmaddwd and 2 additions: 28
+ * products a cycle, where the wide way with its weights to widen has 21. */
+enum { kGroup = 8, kCut = 32 /* groups at a time, whose nibbles stay in the first-level cache */ };
+
+/* Of each 32 inputs the low nibbles, then the high ones. */
+static void cut_inputs(const uint8_t* x, int groups, uint8_t* nibbles) {
+  const __m256i mask = _mm256_set1_epi8(15);
+  for (int i = 0; i < groups; i++, x += 32, nibbles += 64) {
+    const __m256i inputs = kb_load(x);
+    kb_store(nibbles, _mm256_and_si256(inputs, mask));
+    kb_store(nibbles + 32, _mm256_and_si256(_mm256_srli_epi16(inputs, 4), mask));
+  }
+}
+
+/* `units` is at most kGroup, and a constant but for the last. */
+KB_INLINE void add_group(const uint8_t* nibbles, const int8_t* w, int units, __m256i sums[2]) {
+  __m256i low[2], high[2];
+  KB_UNROLL for (int v = 0; v < 2; v++) low[v] = high[v] = _mm256_setzero_si256();
+  KB_UNROLL for (int k = 0; k < units; k++, w += 64) {
+    const __m256i of_low = kb_broadcast(nibbles + 4 * k);
+    const __m256i of_high = kb_broadcast(nibbles + 32 + 4 * k);
+    KB_UNROLL for (int v = 0; v < 2; v++) {
+      __m256i weights = kb_load(w + 32 * v);
+      KB_IN_ORDER(weights); /* one load for both */
+      low[v] = _mm256_add_epi16(low[v], _mm256_maddubs_epi16(of_low, weights));
+      high[v] = _mm256_add_epi16(high[v], _mm256_maddubs_epi16(of_high, weights));
+      KB_IN_ORDER(low[v]);
+      KB_IN_ORDER(high[v]);
+    }
+  }
+  KB_UNROLL for (int v = 0; v < 2; v++) {
+    const __m256i ones = _mm256_madd_epi16(low[v], _mm256_set1_epi16(1));
+    const __m256i sixteens = _mm256_madd_epi16(high[v], _mm256_set1_epi16(16));
+    sums[v] = _mm256_add_epi32(sums[v], _mm256_add_epi32(ones, sixteens));
+  }
+}
+
+static void multiply_one(const kb_gemm_args* args, int pixel) {
+  int32_t* to = (int32_t*)args->sums + (size_t)pixel * kRows;
+  const int8_t* w = args->weights;
+  __m256i sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  for (int tap = 0; tap < args->tap_count; tap++) {
+    const uint8_t* x = args->pixels[pixel] + args->taps[tap];
+    for (int left = args->units; left > 0; x += 32 * kCut) {
+      uint8_t nibbles[64 * kCut];
+      const int units = left < kGroup * kCut ? left : kGroup * kCut;
+      const uint8_t* of_group = nibbles;
+      cut_inputs(x, (units + kGroup - 1) / kGroup, nibbles);
+      left -= units;
+      int u = 0;
+      for (; u + kGroup <= units; u += kGroup, w += 64 * kGroup, of_group += 64)
+        add_group(of_group, w, kGroup, sums);
+      if (u < units) add_group(of_group, w, units - u, sums), w += 64 * (units - u);
+    }
+  }
+  for (int v = 0; v < 2; v++) kb_store(to + 8 * v, sums[v]);
+}
+
 /* Of a tile with up to 8 rows in use one vector is enough. */
 KB_INLINE void multiply_all(const kb_gemm_args* args, int vectors, int steps) {
   const int pixels = steps ? kPixels : 5; /* as many as leave registers */
@@ -100,7 +160,11 @@ KB_INLINE void multiply_all(const kb_gemm_args* args, int vectors, int steps) {
   for (; p + pixels <= args->count; p += pixels) multiply(args, p, pixels, vectors, steps);
   for (; p + 3 <= args->count; p += 3) multiply(args, p, 3, vectors, steps);
   if (p + 2 <= args->count) multiply(args, p, 2, vectors, steps), p += 2;
-  if (p < args->count) multiply(args, p, 1, vectors, steps);
+  if (p == args->count) return;
+  if (steps)
+    multiply(args, p, 1, vectors, steps);
+  else
+    multiply_one(args, p);
 }
 
 void kb_gemm_s8_avx2(const kb_gemm_args* args) {
