@@ -94,8 +94,13 @@ void kb_gather_patches(const kb_op* op, const kb_plan* plan, kb_image_kind kind,
     return;
   }
   uint8_t* patches = kb_own(op, plan, worker, plan->patches[kind]);
+  /* The last unit may be longer than the window, and kernels of bits want nothing but bits there. */
+  const size_t window =
+      (size_t)(plan->window.kernel[0] * plan->window.kernel[1]) * image->pixel_bytes;
   for (int t = 0; t < image->patch_terms; t++) {
     uint8_t* to = patches + (size_t)(t * plan->block) * image->patch_bytes;
     gather(plan, image, plane_of(op, image, t, group), first, count, to, image->patch_bytes);
+    for (int p = 0; kind == KB_IMAGE_BITS && p < count && window < image->patch_bytes; p++)
+      memset(to + (size_t)p * image->patch_bytes + window, 0, image->patch_bytes - window);
   }
 }
