@@ -46,7 +46,8 @@ static kb_grid draw_grid(void) {
   grid.step = ldexpf(1 + fraction(), between(-12, 4));
   if (kind == 1) grid.step = ldexpf(1 + fraction(), between(-149, 100));
   if (kind == 2) grid.step = ldexpf(1, between(-10, 3));
-  grid.zero = kind == 3 ? between(-(1 << 24), 1 << 24) : kind == 4 ? 0 : between(0, grid.top);
+  const int most = (1 << 24) - (1 << 16); /* of a zero */
+  grid.zero = kind == 3 ? between(-most, most) : kind == 4 ? 0 : between(0, grid.top);
   grid.origin = kind == 5 ? grid.step * (fraction() - 0.5f) * 100 : 0;
   if (draw() % 2) {
     grid.lo = grid.origin - grid.step * (float)grid.zero;

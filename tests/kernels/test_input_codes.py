@@ -6,6 +6,7 @@ from kernels.layers_for_tests import GRIDS, f32, make_grid, random_layer, random
 from kernels.reference_for_tests import expected
 
 from kerasbits.packed import FloatGrid, Floats, PackedTensor, PlanesGrid, UniformGrid
+from tflite_export.blob.header import MAX_ZERO
 from tflite_export.blob.writer import PackedLayer, write_blob
 from tflite_export.native import NativeOp
 
@@ -52,6 +53,25 @@ def test_codes_of_a_grid_with_a_huge_zero():
         codes = op.input_codes(x)
     assert len(np.unique(codes)) > 50
     np.testing.assert_array_equal(codes, grid.codes(x))
+
+
+@pytest.mark.parametrize("instructions", ["scalar", None])
+@pytest.mark.parametrize("bits", [1, 8, 9, 16])
+@pytest.mark.parametrize("zero", [-MAX_ZERO, MAX_ZERO])
+def test_outer_codes_of_the_largest_zeros(monkeypatch, instructions, bits, zero):
+    """The bounds of t = x / step are whole numbers that float32 has, so no code wraps around."""
+    if instructions:
+        monkeypatch.setenv("KERASBITS_ISA", instructions)
+    grid = UniformGrid(bits, -np.inf, np.inf, 0.0, 1.0, zero)
+    weight = random_weight(np.random.default_rng(0), "uniform", (1, 1))
+    with NativeOp(write_blob(PackedLayer("dense", weight, grid))) as op:
+        np.testing.assert_array_equal(op.input_codes(f32([-1e30, 1e30])), [0, 2**bits - 1])
+        ends = f32([op.run(f32([x]))[0] for x in (-1e30, 1e30)])
+    codes = np.array([-zero, 2.0**bits - 1 - zero]) * weight.decode()[0, 0]
+    np.testing.assert_allclose(ends, codes, rtol=1e-6)
+    beyond = UniformGrid(bits, -np.inf, np.inf, 0.0, 1.0, zero + int(np.sign(zero)))
+    with pytest.raises(ValueError, match="input zero within"):
+        write_blob(PackedLayer("dense", weight, beyond))
 
 
 @pytest.mark.parametrize("grid", [g for g in GRIDS if not g.startswith("float")])

@@ -254,6 +254,26 @@ def test_one_op_serves_many_shapes():
             assert (np.abs(op.run(x) - y) <= bound).all()
 
 
+@pytest.mark.parametrize("instructions", ["scalar", "avx2", None])
+@pytest.mark.parametrize("grid", ["planes1", "planes2", "uniform12"])
+@pytest.mark.parametrize("channels", [8, 80])
+def test_windows_of_bits_do_not_see_what_earlier_shapes_left(
+    monkeypatch, channels, grid, instructions
+):
+    """Windows that end within a unit: what lies behind them in scratch memory is old."""
+    if instructions:
+        monkeypatch.setenv("KERASBITS_ISA", instructions)
+    if instructions and isa() != instructions:
+        pytest.skip(f"this machine has no {instructions}")
+    rng = np.random.default_rng(channels)
+    layer = random_layer(rng, "conv2d", (3, 3, channels, 7), "planes", grid, padding="same")
+    with NativeOp(write_blob(layer)) as op:
+        for size in ((9, 13), (3, 4), (7, 11), (2, 5), (1, 12)):
+            x = inputs(rng, (2, *size, channels))
+            with NativeOp(write_blob(layer)) as fresh:
+                np.testing.assert_array_equal(op.run(x), fresh.run(x))
+
+
 def test_table_with_a_single_level(monkeypatch):
     encoding = Table(np.array([5], np.int16), f32([0.5]))
     weight = PackedTensor("w", np.zeros((3, 2), np.uint16), np.array([1, 1]), 1, encoding)

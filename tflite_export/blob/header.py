@@ -10,8 +10,8 @@ BYTES = 128
 ALIGNMENT = 8
 MAGIC = b"KBIT"
 VERSION = 2
-MAX_ZERO = 2**24
-"""Largest magnitude of a zero code: whole numbers up to here are exact in float32."""
+MAX_ZERO = 2**24 - 2**16
+"""Largest magnitude of a zero code: codes less it are at most 2**24, so exact in float32."""
 
 SECTIONS = (
     "channel_bits",

@@ -132,8 +132,8 @@ static int check_input_ranges(const kb_blob* blob, kb_error error) {
     return kb_fail(error, "blob, byte 76: expected finite values and a positive %s, got %g, %g",
                    uniform ? "step" : "unit", (double)origin, (double)step);
   if (uniform && (blob->input_zero < -KB_MAX_ZERO || blob->input_zero > KB_MAX_ZERO))
-    return kb_fail(error, "blob, byte 84: expected an input zero within +-2^24, got %d",
-                   blob->input_zero);
+    return kb_fail(error, "blob, byte 84: expected an input zero within +-%d, got %d",
+                   KB_MAX_ZERO, blob->input_zero);
   return 0;
 }
 
@@ -211,7 +211,8 @@ static int check_numbers(const kb_blob* blob, kb_error error) {
   for (size_t i = 0; i < blob->section[KB_ZERO].bytes / 4; i++) {
     int32_t zero = kb_load_i32(blob->section[KB_ZERO].data + 4 * i);
     if (zero < -KB_MAX_ZERO || zero > KB_MAX_ZERO)
-      return kb_fail(error, "blob, section zero: expected within +-2^24, got %d", zero);
+      return kb_fail(error, "blob, section zero: expected within +-%d, got %d", KB_MAX_ZERO,
+                     zero);
   }
   return 0;
 }

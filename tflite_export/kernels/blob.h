@@ -23,7 +23,7 @@ enum {
   KB_INPUT_BORDERS,
   KB_SECTIONS
 };
-enum { KB_MAX_BITS = 16, KB_FLOAT_BITS = 32, KB_MAX_ZERO = 1 << 24 };
+enum { KB_MAX_BITS = 16, KB_FLOAT_BITS = 32, KB_MAX_ZERO = (1 << 24) - (1 << 16) };
 
 typedef struct {
   const uint8_t* data;

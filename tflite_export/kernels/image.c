@@ -215,7 +215,8 @@ static int is_sign(const kb_op* op, const kb_plan* plan) {
   return op->input.kind == KB_INPUT_PLANES && op->input.bits == 1 &&
          plan->image[KB_IMAGE_BITS].used &&
          kb_packs_pixels(&op->weights.layout[KB_IMAGE_BITS], &op->geometry) &&
-         !plan->image[KB_IMAGE_U8].used && !plan->image[KB_IMAGE_S16].used;
+         !plan->image[KB_IMAGE_U8].used && !plan->image[KB_IMAGE_S16].used &&
+         !plan->image[KB_IMAGE_TABLES].used;
 }
 
 static double bits_set(const uint8_t* bytes, size_t count) {

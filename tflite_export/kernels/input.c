@@ -92,7 +92,7 @@ void kb_input_destroy(kb_input* input) {
 static float clip(float x, float lo, float hi) { return x < lo ? lo : x > hi ? hi : x; }
 
 /* clip(round(t) + zero, 0, top) = round(clip(t, -zero, top - zero)) + zero, since the bounds are
- * whole numbers of at most 2^24 + 2^16 in magnitude. The comparisons send NaN to code 0. */
+ * whole numbers of at most 2^24 in magnitude, which float32 has. The comparisons send NaN to code 0. */
 static void uniform_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
   const float low = (float)-input->zero;
   const float high = (float)((int32_t)((1u << input->bits) - 1) - input->zero);
@@ -267,6 +267,10 @@ void kb_input_levels(const kb_input* input, const kb_kernels* kernels, const flo
   }
   if (input->kind == KB_INPUT_PLANES && input->bits == 1) {
     const float lo = input->lo, hi = input->hi;
+    if (lo < 0 && hi >= 0) { /* the clip changes no sign */
+      for (size_t i = 0; i < count; i++) low[i] = x[i] >= 0;
+      return;
+    }
     for (size_t i = 0; i < count; i++) low[i] = clip(x[i], lo, hi) >= 0;
     return;
   }

@@ -6,7 +6,7 @@
 static float clip(float x, float lo, float hi) { return x < lo ? lo : x > hi ? hi : x; }
 
 /* clip(rint(t) + zero, 0, top) = rint(clip(t, -zero, top - zero)) + zero, since the bounds are
- * whole numbers of at most 2^24 + 2^8 in magnitude. The comparisons send NaN to level 0. */
+ * whole numbers of at most 2^24 in magnitude, which float32 has. The comparisons send NaN to level 0. */
 void kb_levels_scalar(const kb_grid* grid, const float* x, size_t count, uint8_t* levels) {
   const float low = (float)-grid->zero, high = (float)(grid->top - grid->zero);
   const float lo = grid->lo, hi = grid->hi, origin = grid->origin, step = grid->step;

@@ -46,7 +46,7 @@ KB_INLINE int multiplied(const constants* c, const float* x, int has_origin, uin
 }
 
 /* The operations of the law. Each max and min returns its second operand for NaN, which passes the
- * clip and then becomes the lowest level. The bounds are at most 2^24 + 2^8 in magnitude. */
+ * clip and then becomes the lowest level. The bounds are whole numbers of at most 2^24 in magnitude. */
 static void divided(const kb_grid* grid, const float* x, uint8_t* levels) {
   const __m256 lo = _mm256_set1_ps(grid->lo), hi = _mm256_set1_ps(grid->hi);
   const __m256 origin = _mm256_set1_ps(grid->origin), step = _mm256_set1_ps(grid->step);

@@ -45,29 +45,43 @@ int kb_op_output_shape(const kb_op* op, const int32_t* dims, int rank, int32_t* 
   return 0;
 }
 
-static int reserve(kb_op* op, const int32_t* dims, int rank, kb_plan* plan, kb_error error) {
-  if (kb_plan_shape(op, dims, rank, plan, error) || kb_plan_memory(op, plan, error)) return -1;
-  if (plan->bytes <= op->scratch_bytes) return 0;
+static int is_planned(const kb_op* op, const int32_t* dims, int rank) {
+  return op->planned && rank == op->planned_rank &&
+         op->planned_threads == kb_pool_threads(op->pool) &&
+         memcmp(dims, op->planned_dims, (size_t)rank * sizeof *dims) == 0;
+}
+
+/* Make op->plan, if it is not for this shape already, and room for it. */
+static int reserve(kb_op* op, const int32_t* dims, int rank, kb_error error) {
+  if (!is_planned(op, dims, rank)) {
+    op->planned = op->prepared = 0;
+    if (kb_plan_shape(op, dims, rank, &op->plan, error) || kb_plan_memory(op, &op->plan, error))
+      return -1;
+    memcpy(op->planned_dims, dims, (size_t)rank * sizeof *dims);
+    op->planned_rank = rank;
+    op->planned_threads = kb_pool_threads(op->pool);
+    op->planned = 1;
+  }
+  if (op->plan.bytes <= op->scratch_bytes) return 0;
   free(op->scratch);
   op->scratch_bytes = 0;
-  op->scratch = kb_alloc(1, plan->bytes);
-  if (!op->scratch) return kb_fail(error, "out of memory: %zu bytes of scratch", plan->bytes);
-  op->scratch_bytes = plan->bytes;
+  op->prepared = 0;
+  op->scratch = kb_alloc(1, op->plan.bytes);
+  if (!op->scratch) return kb_fail(error, "out of memory: %zu bytes of scratch", op->plan.bytes);
+  op->scratch_bytes = op->plan.bytes;
   return 0;
 }
 
 int kb_op_reserve(kb_op* op, const int32_t* dims, int rank, char* error, size_t error_size) {
-  kb_plan plan;
-  return reserve(op, dims, rank, &plan, (kb_error){error, error_size});
+  return reserve(op, dims, rank, (kb_error){error, error_size});
 }
 
 int kb_op_run(kb_op* op, const float* x, const int32_t* dims, int rank, float* y, char* error,
               size_t error_size) {
-  kb_plan plan;
   kb_error to = {error, error_size};
   if (kb_op_takes_ids(op)) return kb_fail(to, "embedding: expected ids, got floats");
-  if (reserve(op, dims, rank, &plan, to)) return -1;
-  kb_execute(op, &plan, x, y);
+  if (reserve(op, dims, rank, to)) return -1;
+  kb_execute(op, x, y);
   return 0;
 }
 

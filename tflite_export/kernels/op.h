@@ -9,19 +9,6 @@
 #include "pool.h"
 #include "weights.h"
 
-struct kb_op {
-  kb_blob geometry; /* without sections, but for an embedding */
-  kb_embedding embedding;
-  kb_input input;
-  kb_dw_layer depthwise; /* has parts if the layer is depthwise and on whole numbers, */
-  kb_weights weights;    /* is empty then */
-  kb_kernels kernels;
-  kb_pool* pool;     /* its own or another's; NULL for one thread */
-  kb_pool* own_pool; /* of kb_op_set_threads */
-  uint8_t* scratch;
-  size_t scratch_bytes;
-};
-
 /* An image of the input in the form that kernels read: [term][group][row][column][pixel_bytes].
  *
  * It holds the zeros around and between the input's pixels, so that the window of an output pixel is
@@ -74,6 +61,25 @@ typedef struct {
   size_t bytes;               /* of all */
 } kb_plan;
 
+struct kb_op {
+  kb_blob geometry; /* without sections, but for an embedding */
+  kb_embedding embedding;
+  kb_input input;
+  kb_dw_layer depthwise; /* has parts if the layer is depthwise and on whole numbers, */
+  kb_weights weights;    /* is empty then */
+  kb_kernels kernels;
+  kb_pool* pool;     /* its own or another's; NULL for one thread */
+  kb_pool* own_pool; /* of kb_op_set_threads */
+  uint8_t* scratch;
+  size_t scratch_bytes;
+  int is_lent; /* whether others use the scratch memory, too, between runs */
+  /* The last plan, which mostly is the next one, too. */
+  int planned, prepared; /* whether there is one; whether the scratch memory holds its tables */
+  int32_t planned_dims[KB_MAX_RANK];
+  int planned_rank, planned_threads;
+  kb_plan plan;
+};
+
 /* How the row of a tile is cut so that integer sums fit int32: each piece has some taps, or some
  * units of one tap. */
 typedef struct {
@@ -100,8 +106,8 @@ void kb_fill_pixels(const kb_op* op, const kb_plan* plan, int64_t first, int64_t
 void kb_gather_patches(const kb_op* op, const kb_plan* plan, kb_image_kind kind, int64_t group,
                        int64_t first, int count, int worker);
 
-/* Run a plan in op->scratch, which is large enough. */
-void kb_execute(const kb_op* op, const kb_plan* plan, const float* x, float* y);
+/* Run op->plan in op->scratch, which is large enough. */
+void kb_execute(kb_op* op, const float* x, float* y);
 
 /* What a plan says to a depthwise layer on whole numbers. */
 static inline kb_dw_run kb_dw_run_of(const kb_op* op, const kb_plan* plan) {

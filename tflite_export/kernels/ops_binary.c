@@ -42,10 +42,20 @@ int kb_check_binary(const kb_node* node, kb_error error) {
 static float larger(float a, float b) { return a > b || a != a ? a : b; }
 static float smaller(float a, float b) { return a < b || a != a ? a : b; }
 
-#define EACH(formula)                                         \
+#define EACH_OF(formula, at_a, at_b)                          \
   for (int32_t i = 0; i < count; i++) {                       \
-    const float p = a[i * step_a], q = b[i * step_b];         \
+    const float p = a[at_a], q = b[at_b];                     \
     y[i] = (formula);                                         \
+  }
+
+/* Steps of 1 and 0 apart, which the compiler turns into vectors. */
+#define EACH(formula)                                         \
+  if (step_a == 1 && step_b == 1) {                           \
+    EACH_OF(formula, i, i)                                    \
+  } else if (step_a == 1 && step_b == 0) {                    \
+    EACH_OF(formula, i, 0)                                    \
+  } else {                                                    \
+    EACH_OF(formula, i * step_a, i * step_b)                  \
   }                                                           \
   break
 
@@ -78,6 +88,12 @@ static float* run_axis(const kb_node* node, const broadcast* plan, int axis, con
   return y;
 }
 
+static void clamp_all(const kb_node* node, float* y) {
+  const float low = node->floats[0], high = node->floats[1];
+  const int64_t count = node->y->count;
+  for (int64_t i = 0; i < count; i++) y[i] = y[i] < low ? low : y[i] > high ? high : y[i];
+}
+
 int kb_run_binary(const kb_node* node, kb_error error) {
   broadcast b = {0};
   float* y = kb_results(node);
@@ -86,6 +102,6 @@ int kb_run_binary(const kb_node* node, kb_error error) {
   if (node->x[0]->count == node->y->count && node->x[1]->count == node->y->count)
     b = (broadcast){.rank = 1, .dims = {(int32_t)node->y->count}, .step = {{1}, {1}}};
   run_axis(node, &b, b.rank - 1, kb_floats(node->x[0]), kb_floats(node->x[1]), y);
-  for (int64_t i = 0; node->float_count && i < node->y->count; i++) y[i] = kb_clamp(node, y[i]);
+  if (node->float_count) clamp_all(node, y);
   return 0;
 }

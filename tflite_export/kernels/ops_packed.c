@@ -47,4 +47,6 @@ int kb_packed_scratch(const kb_node* node, size_t* bytes, kb_error error) {
 void kb_packed_lend(kb_op* op, uint8_t* scratch, size_t bytes) {
   op->scratch = scratch;
   op->scratch_bytes = bytes;
+  op->is_lent = scratch != NULL;
+  op->prepared = 0;
 }

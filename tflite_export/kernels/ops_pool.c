@@ -37,20 +37,36 @@ static range inside(const kb_node* node, int axis, int64_t at) {
   return (range){first > 0 ? first : 0, end < in ? end : in};
 }
 
-static float pooled(const kb_node* node, const float* image, range rows, range columns) {
+/* Some channels of one window. Of an average the double sums are divided, of a maximum NaN wins. */
+enum { kSome = 64 };
+
+static void add_up(double* sums, const float* x, int32_t count) {
+  for (int32_t k = 0; k < count; k++) sums[k] += x[k];
+}
+
+static void keep_larger(float* top, const float* x, int32_t count) {
+  for (int32_t k = 0; k < count; k++) top[k] = x[k] > top[k] || x[k] != x[k] ? x[k] : top[k];
+}
+
+static void pool_some(const kb_node* node, const float* image, range rows, range columns,
+                      int32_t count, float* y) {
   const int32_t* dims = node->x[0]->info.dims;
   const int average = node->op == KB_OP_AVERAGE_POOL;
-  double sum = 0;
-  float top = -INFINITY;
+  double sums[kSome];
+  float top[kSome];
+  for (int32_t k = 0; k < count; k++) sums[k] = 0, top[k] = -INFINITY;
   for (int64_t r = rows.first; r < rows.end; r++) {
     for (int64_t c = columns.first; c < columns.end; c++) {
-      const float value = image[(r * dims[2] + c) * dims[3]];
-      sum += value;
-      if (value > top || value != value) top = value;
+      const float* x = image + (r * dims[2] + c) * dims[3];
+      if (average)
+        add_up(sums, x, count);
+      else
+        keep_larger(top, x, count);
     }
   }
-  const int64_t count = (rows.end - rows.first) * (columns.end - columns.first);
-  return kb_clamp(node, average ? (float)(sum / (double)count) : top);
+  const double size = (double)((rows.end - rows.first) * (columns.end - columns.first));
+  for (int32_t k = 0; k < count; k++)
+    y[k] = kb_clamp(node, average ? (float)(sums[k] / size) : top[k]);
 }
 
 int kb_run_pool(const kb_node* node, kb_error error) {
@@ -61,10 +77,11 @@ int kb_run_pool(const kb_node* node, kb_error error) {
   for (int32_t n = 0; n < out[0]; n++) {
     for (int32_t r = 0; r < out[1]; r++) {
       const range rows = inside(node, 0, r);
-      for (int32_t c = 0; c < out[2]; c++) {
+      for (int32_t c = 0; c < out[2]; c++, y += out[3]) {
         const range columns = inside(node, 1, c);
-        for (int32_t k = 0; k < out[3]; k++)
-          *y++ = pooled(node, kb_floats(node->x[0]) + n * image + k, rows, columns);
+        for (int32_t k = 0; k < out[3]; k += kSome)
+          pool_some(node, kb_floats(node->x[0]) + n * image + k, rows, columns,
+                    out[3] - k < kSome ? out[3] - k : kSome, y + k);
       }
     }
   }

@@ -27,18 +27,37 @@ static void copy_window(const kb_window* window, const kb_image* image, const ui
   }
 }
 
-/* One window of one plane of an image. */
-static void gather(const kb_plan* plan, const kb_image* image, const uint8_t* plane, int64_t pixel,
-                   uint8_t* to) {
+/* The same for rows of a window that fit 16 bytes. */
+static void copy_narrow(const kb_window* window, const kb_image* image, const uint8_t* first,
+                        uint8_t* to) {
+  const size_t line = (size_t)window->kernel[1] * image->pixel_bytes;
+  const size_t down = (size_t)(window->dilation[0] * image->size[1]) * image->pixel_bytes;
+  for (int64_t ky = 0; ky < window->kernel[0]; ky++, first += down, to += line)
+    memcpy(to, first, 16);
+}
+
+/* The windows of `count` output pixels from `first` on, in one plane of an image, `step` bytes apart. */
+static void gather(const kb_plan* plan, const kb_image* image, const uint8_t* plane, int64_t first,
+                   int count, uint8_t* to, size_t step) {
   const kb_window* window = &plan->window;
   if (image->bare) {
-    kb_im2col(window, plane, image->pixel_bytes, pixel, 1, to, 0);
+    kb_im2col(window, plane, image->pixel_bytes, first, count, to, step);
     return;
   }
-  const int64_t row = pixel / window->out[1] * window->stride[0];
-  const int64_t column = pixel % window->out[1] * window->stride[1];
-  copy_window(window, image, plane + (size_t)(row * image->size[1] + column) * image->pixel_bytes,
-              to);
+  const int narrow =
+      window->dilation[1] == 1 && (size_t)window->kernel[1] * image->pixel_bytes <= 16;
+  const size_t right = (size_t)window->stride[1] * image->pixel_bytes;
+  const size_t down = (size_t)(window->stride[0] * image->size[1]) * image->pixel_bytes;
+  int64_t column = first % window->out[1];
+  const uint8_t* row = plane + (size_t)(first / window->out[1]) * down;
+  const uint8_t* from = row + (size_t)column * right;
+  for (int p = 0; p < count; p++, to += step) {
+    (narrow ? copy_narrow : copy_window)(window, image, from, to);
+    from += right;
+    if (++column < window->out[1]) continue;
+    column = 0;
+    from = row += down;
+  }
 }
 
 static const uint8_t* plane_of(const kb_op* op, const kb_image* image, int term, int64_t group) {
@@ -56,7 +75,7 @@ static void gather_bits(const kb_op* op, const kb_plan* plan, int64_t group, int
   uint8_t* patches = kb_own(op, plan, worker, plan->patches[KB_IMAGE_BITS]);
   for (int p = 0; p < count; p++) {
     for (int half = 0; half < image->terms; half++) {
-      gather(plan, image, plane_of(op, image, half, group), first + p, levels);
+      gather(plan, image, plane_of(op, image, half, group), first + p, 1, levels, 0);
       for (int t = 0; t < planes->count; t++) {
         const int shift = planes->term[t].shift;
         if (shift / 8 != half) continue;
@@ -75,9 +94,13 @@ void kb_gather_patches(const kb_op* op, const kb_plan* plan, kb_image_kind kind,
     return;
   }
   uint8_t* patches = kb_own(op, plan, worker, plan->patches[kind]);
+  /* The last unit may be longer than the window, and kernels of bits want nothing but bits there. */
+  const size_t window =
+      (size_t)(plan->window.kernel[0] * plan->window.kernel[1]) * image->pixel_bytes;
   for (int t = 0; t < image->patch_terms; t++) {
     uint8_t* to = patches + (size_t)(t * plan->block) * image->patch_bytes;
-    for (int p = 0; p < count; p++, to += image->patch_bytes)
-      gather(plan, image, plane_of(op, image, t, group), first + p, to);
+    gather(plan, image, plane_of(op, image, t, group), first, count, to, image->patch_bytes);
+    for (int p = 0; kind == KB_IMAGE_BITS && p < count && window < image->patch_bytes; p++)
+      memset(to + (size_t)p * image->patch_bytes + window, 0, image->patch_bytes - window);
   }
 }

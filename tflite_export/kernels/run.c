@@ -202,7 +202,8 @@ static void run_image(kb_run* run) {
   kb_parallel(op->pool, (int)(blocks * run->shares), run_item, run);
 }
 
-void kb_execute(const kb_op* op, const kb_plan* plan, const float* x, float* y) {
+void kb_execute(kb_op* op, const float* x, float* y) {
+  const kb_plan* plan = &op->plan;
   const kb_blob* layer = &op->geometry;
   if (op->depthwise.parts) {
     const kb_dw_run whole = kb_dw_run_of(op, plan);
@@ -214,7 +215,8 @@ void kb_execute(const kb_op* op, const kb_plan* plan, const float* x, float* y) 
     return;
   }
   if (plan->images == 0 || plan->out_pixels == 0) return;
-  kb_prepare(op, plan);
+  if (!op->prepared) kb_prepare(op, plan);
+  op->prepared = !op->is_lent;
   kb_run run = {.op = op, .plan = plan, .x = x, .y = y};
   for (int64_t i = 0; i < plan->images; i++) {
     run_image(&run);

@@ -84,11 +84,22 @@ static int pack_floats(kb_packer* packer, const kb_tile* tile, int row) {
   return 0;
 }
 
+/* Whether numbers 0 and 1 stand for weights -s and s. As int8 they are -1 and 1, which need no sum of
+ * the inputs: (sum - inputs / 2) * 2 s = (2 sum - inputs) * s, and twice a double is exact. */
+static int has_signs(const kb_packer* packer, const kb_tile* tile, const kb_channel* channel) {
+  return tile->form == KB_FORM_S8 && packer->input->linear && channel->linear &&
+         channel->top == 1 && channel->zero == 0 && channel->scale != 0 &&
+         channel->origin == -channel->scale / 2;
+}
+
 static void pack_row(const kb_packer* packer, const kb_tile* tile, int row) {
   const int shift = code_bits(tile->form) ? 0 : kb_tile_shift(packer, tile, row);
+  const int signs = has_signs(packer, tile, channel_of(packer, tile, row));
   kb_walk walk = start(packer, tile, 0);
-  for (int64_t k = 0; k < packer->blob->row; k++, advance(&walk))
-    put(walk.unit + 4 * row, tile->form, walk.e, packer->numbers[k] - shift);
+  for (int64_t k = 0; k < packer->blob->row; k++, advance(&walk)) {
+    const int weight = packer->numbers[k] - shift;
+    put(walk.unit + 4 * row, tile->form, walk.e, signs ? 2 * weight - 1 : weight);
+  }
 }
 
 static void pack_planes(const kb_packer* packer, const kb_tile* tile, int row, int planes) {
@@ -147,6 +158,10 @@ static void set_numbers(const kb_packer* packer, const kb_tile* tile, int row) {
   if (whole)
     tile->input_weights[row] = (double)(kb_tile_shift(packer, tile, row) - channel->zero) +
                                channel->origin / channel->scale;
+  if (has_signs(packer, tile, channel)) {
+    tile->scales[row] /= 2;
+    tile->input_weights[row] = 0;
+  }
   for (int t = 0; tile->coefficients && t < terms->count; t++) {
     for (int p = 0; p < kb_channel_rows(channel, tile->form); p++) {
       const double plane = whole ? ldexp(1, p) : kb_channel_plane_scale(packer->blob, channel, p);
