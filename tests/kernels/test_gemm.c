@@ -246,7 +246,7 @@ static int run_sizes(const char* name, kb_gemm gemm, sample s) {
     wrong += run(name, gemm, &s);
   }
   if (s.form == KB_FORM_BITS) { /* nor counts of bits 16 bits */
-    s.units = 2100;
+    s.units = 1100;
     s.count = 1;
     s.how = HIGHEST_WEIGHTS;
     wrong += run(name, gemm, &s);

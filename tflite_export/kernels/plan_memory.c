@@ -77,7 +77,7 @@ static int plan_image(const kb_op* op, kb_plan* plan, kb_image_kind kind) {
   if (pixel_bytes(layer, layout, kind, &image->pixel_bytes) || set_size(plan, image)) return -1;
   int64_t pixels, planes;
   if (__builtin_mul_overflow(image->size[0], image->size[1], &pixels) ||
-      __builtin_mul_overflow((size_t)pixels, image->pixel_bytes, &image->plane_bytes) ||
+      __builtin_mul_overflow(pixels, image->pixel_bytes, &image->plane_bytes) ||
       __builtin_mul_overflow(image->terms, layer->groups, &planes) ||
       place(&plan->bytes, planes, image->plane_bytes, &image->at) ||
       place(&plan->bytes, layout->taps, sizeof(ptrdiff_t), &plan->taps[kind]))
