@@ -20,13 +20,17 @@ TOOLS := gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf qemu-user cmake flatbuffe
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export KERAS_BACKEND ?= tensorflow
 
-.PHONY: demo test lint check-c bench bench-peers data tools setup clean
+.PHONY: demo test test-long lint check-c bench bench-peers data tools setup clean
 
 demo: setup data
 	$(BIN)/python examples/demo.py --method=$(METHOD) $(ARGS)
 
-test: setup data tools lint check-c
+test: setup data tools lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+# What takes long: further machines, networks and backends of what `make test` tests.
+test-long: setup data tools
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m long $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

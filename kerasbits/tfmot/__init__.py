@@ -10,10 +10,11 @@ Example:
     kerasbits.freeze(q)
 """
 
-from kerasbits.tfmot import (
-    callbacks,
-    installed,  # noqa: F401  # isort: split
-)
+from kerasbits.tfmot import installed  # noqa: F401
+
+# isort: split
+
+from kerasbits.tfmot import callbacks
 from kerasbits.tfmot.annotate import (
     quantize_annotate_layer,
     quantize_annotate_model,

@@ -42,7 +42,20 @@ class Case:
     results: dict
 
 
-@pytest.fixture(scope="module", params=[(n, m) for n in NETWORKS for m in METHODS], ids="-".join)
+LONG = {
+    "resnet20": ("least_squares_binary", "apot"),
+    "mobilenet_v2_small": ("bitpruning", "bsq", "bayesian_bits"),
+}
+"""Each method is quick to see on one of the large networks."""
+
+CASES = [
+    pytest.param((n, m), id=f"{n}-{m}", marks=[pytest.mark.long] * (m in LONG.get(n, ())))
+    for n in NETWORKS
+    for m in METHODS
+]
+
+
+@pytest.fixture(scope="module", params=CASES)
 def case(request, tmp_path_factory):
     """Quantized once, exported once to each kind of file; exporting verifies."""
     network, method = request.param

@@ -62,6 +62,7 @@ def test_a_lost_worker_ends_the_others_and_all_go_on(tmp_path, model):
     assert not (tmp_path / "1").exists()
 
 
+@pytest.mark.long
 def test_tf_keras_with_batch_norm(tmp_path):
     """Its variables are reduced over the workers when they are read."""
     chosen = {

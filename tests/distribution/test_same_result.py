@@ -78,6 +78,7 @@ def test_the_methods_learned_something(folder):
         assert result["losses"][1] < result["losses"][0], method
 
 
+@pytest.mark.long
 @needs_jax
 def test_data_parallel_on_jax(tmp_path):
     """Keras' own distribution, with two host devices."""

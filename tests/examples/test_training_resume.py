@@ -179,12 +179,14 @@ def newest(home):
     return int(found[0].stem.partition("-")[2]) if found else 0
 
 
+@pytest.mark.long
 @needs_jax
 def test_on_jax(tmp_path):
     one, other = in_process("keras_3", tmp_path, "bayesian_bits", **ENVIRONMENT)["bayesian_bits"]
     assert one == other
 
 
+@pytest.mark.long
 def test_in_tf_keras(tmp_path):
     pytest.importorskip("tensorflow_model_optimization")
     found = in_process("tf_keras", tmp_path, "bsq", "bayesian_bits")

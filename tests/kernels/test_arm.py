@@ -64,7 +64,9 @@ def built(name):
     return machine, machine.program("run_blob")
 
 
-@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] * (n == "armhf")) for n in MACHINES]
+)
 def test_c_tests_under_sanitizers(tmp_path, name):
     MACHINES[name].need()
     printed = MACHINES[name].make("check", tmp_path)
