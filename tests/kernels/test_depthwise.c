@@ -3,17 +3,9 @@
 #include <stdlib.h>
 
 #include "depthwise.h"
+#include "random_for_tests.h"
 
 enum { kMostTaps = 36 };
-
-static uint64_t state = 88172645463325252u;
-
-static uint32_t draw(void) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return (uint32_t)(state >> 16);
-}
 
 /* Random, or everything at an end of its range. */
 typedef enum { RANDOM, LEAST, MOST } draws;

@@ -7,17 +7,7 @@
 #include <string.h>
 
 #include "kernels.h"
-
-static uint64_t state = 88172645463325252u;
-
-static uint32_t draw(void) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return (uint32_t)(state >> 16);
-}
-
-static int between(int low, int high) { return low + (int)(draw() % (unsigned)(high - low + 1)); }
+#include "random_for_tests.h"
 
 static float fraction(void) { return (float)draw() / 4294967296.0f; }
 

@@ -4,19 +4,9 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "random_for_tests.h"
 
 enum { kMaxCount = 19, kMaxTaps = 5, kMaxUnits = 37 };
-
-static uint64_t state = 88172645463325252u;
-
-static uint32_t draw(void) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return (uint32_t)(state >> 16);
-}
-
-static int between(int low, int high) { return low + (int)(draw() % (unsigned)(high - low + 1)); }
 
 /* Random, or everything at an end of its range. */
 typedef enum { RANDOM, LOWEST_WEIGHTS, HIGHEST_WEIGHTS, NO_INPUTS, DRAWS } draws;
