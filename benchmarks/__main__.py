@@ -8,11 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from benchmarks import larq_engine, machine, roofline, tables, written
+from benchmarks import larq_engine, machine, rates, tables, written
 from benchmarks.folders import BUILT, PICTURES, RESULTS, ROOT
 from benchmarks.results import Report, load
 
-PARTS = ("roofline", "layers", "networks", "threads")
+CYCLES = {"roofline": rates.roofs, "kernels": rates.kernels}
+"""Parts that count work per cycle."""
+
+COMPARED = ("layers", "networks", "threads")
+PARTS = (*CYCLES, *COMPARED)
 ISAS = ("avx2", "best")
 ROUNDS, QUICK = 40, 8
 NOT_HELD = 3
@@ -33,7 +37,7 @@ def main() -> int:
         measure(only, QUICK if options.quick else ROUNDS)
     found = {
         name: load(path)
-        for part in PARTS[1:]
+        for part in COMPARED
         for isa in ISAS
         if (path := RESULTS / f"{(name := f'{part}-{isa}')}.json").is_file()
     }
@@ -48,16 +52,16 @@ def main() -> int:
 def measure(only: list[str], rounds: int) -> None:
     """Build what is needed and measure the parts, each in a process of its own."""
     BUILT.mkdir(exist_ok=True)
-    if "roofline" in only:
-        say("roofline")
-        roofline.save(roofline.measure(rounds), machine.describe(), RESULTS)
+    for part in CYCLES.keys() & set(only):
+        say(part)
+        rates.save(CYCLES[part](rounds), machine.describe(), RESULTS / f"{part}.json")
     if "layers" in only or "threads" in only:
         build("layers")
     if "networks" in only or "threads" in only:
         build("networks")
     if larq_engine.installed() and {"layers", "networks"} & set(only):
         logged("files of Larq", larq_engine.build_command(), "larq")
-    for part in PARTS[1:]:
+    for part in COMPARED:
         for isa in ISAS if part in only else ():
             say(f"{part}, {isa}")
             command = [sys.executable, "-m", "benchmarks.part", part, f"--isa={isa}"]
@@ -95,8 +99,10 @@ def say(what: str) -> None:
 
 def write(found: dict[str, Report]) -> None:
     """Draw the pictures, and fill the tables of README.md and docs/benchmarks.md."""
-    roofs = roofline.load(RESULTS)
+    roofs, kernels = (rates.load(RESULTS / f"{part}.json") for part in CYCLES)
     text = {"roofline": tables.roofs(roofs)} if roofs else {}
+    if kernels:
+        text["kernels"] = tables.kernels(kernels)
     short: dict[str, Callable[[Report], str]] = {
         "layers": tables.summary,
         "networks": tables.networks,

@@ -75,7 +75,7 @@ class Kind:
         name: bits of weights x bits of inputs.
         kernel, inputs: the quantizers.
         goals: least speed ratio to a reference.
-        roof: the kernel of roofline.c whose idea it is, for each instruction set.
+        roof: the idea of roofline.c behind its kernel, for each instruction set.
         passes: how often that kernel runs over the layer: once for each pair of bit planes.
     """
 
@@ -90,7 +90,7 @@ class Kind:
 _LS1, _LS2 = kb.LeastSquaresBinary("ls1"), kb.LeastSquaresBinary("ls2")
 _LST, _EIGHT = kb.LeastSquaresBinary("lst"), kb.Uniform(8)
 
-BITS = {"avx2": "and + vpshufb, nibbles", "avx512": "vpternlogq carry + vpopcntq"}
+BITS = {"avx2": "vpshufb of chosen tables", "avx512": "vpternlogq carry + vpopcntq"}
 NARROW = {"avx2": "vpmaddubsw, 16-bit sums", "avx512": "vpdpbusd"}
 WIDE = {"avx512": "vpdpbusd"}
 

@@ -29,7 +29,8 @@ def built(source: pathlib.Path, target: pathlib.Path, *flags: str) -> pathlib.Pa
         FileNotFoundError: no C compiler.
         subprocess.CalledProcessError: the compiler refused it.
     """
-    if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
+    sources = (source, *source.parent.glob("*.h"))
+    if target.is_file() and target.stat().st_mtime >= max(s.stat().st_mtime for s in sources):
         return target
     found = compiler()
     if found is None:

@@ -40,14 +40,16 @@ def commit() -> str:
     return name + "+" * bool(changed)
 
 
-def pin(cores: int = 1) -> int:
-    """Keep this process and those it starts on the last `cores` of its processors; how many it got.
+def pin(cores: int = 1, spared: int = 0) -> int:
+    """Keep this process and those it starts on the last `cores` of its processors, but for the very
+    last `spared` ones; how many it got.
 
     The first one serves most interrupts.
     """
     if not hasattr(os, "sched_setaffinity"):
         return min(cores, os.cpu_count() or 1)
-    kept = sorted(os.sched_getaffinity(0))[-cores:]
+    allowed = sorted(os.sched_getaffinity(0))
+    kept = allowed[: max(len(allowed) - spared, 1)][-cores:]
     os.sched_setaffinity(0, kept)
     return len(kept)
 

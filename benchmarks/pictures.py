@@ -12,8 +12,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.cases import CONVOLUTIONS, FLOAT, INT8, KBITS, LARQ, PACKED
+from benchmarks.rates import Rate
 from benchmarks.results import Group, Report, Row
-from benchmarks.roofline import Roof
 
 SHOWN = ("1 x 1", "1 x 2", "2 x 2", *(f"{bits} x 8" for bits in range(1, 9)))
 """Bits of weights x inputs on the axis."""
@@ -31,7 +31,7 @@ def sides(report: Report) -> str:
 
 
 def speed_against_bits(
-    reports: Sequence[Report], roofs: Sequence[Roof], path: pathlib.Path
+    reports: Sequence[Report], roofs: Sequence[Rate], path: pathlib.Path
 ) -> None:
     """Bars of our speed by width on one convolution, with lines of the others and the roofs.
 

@@ -4,14 +4,12 @@
  *
  *   ./roofline ROUNDS     a line for each idea: isa, name, quartiles of the MAC per cycle (tabs)
  *
- * The ideas take turns. The clock is measured next to each by additions that wait for each other.
+ * The ideas take turns.
  * The sums are not looked at: an empty instruction takes them, so that the compiler keeps them.
  */
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "cycles.h"
+
 #include <string.h>
-#include <time.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -26,6 +24,7 @@
 /* Not static, so that the compiler must take them for changed by KEEP. */
 uint8_t weights[4 * UNITS * 64] __attribute__((aligned(64)));
 uint8_t inputs[16 * UNITS * 8] __attribute__((aligned(64)));
+uint8_t offsets[5 * UNITS]; /* of tables of 16 bytes */
 
 static int64_t input64(int pixel, int k) {
   int64_t x;
@@ -96,6 +95,27 @@ AVX2 static double bits_xor(void) {
     EACH(p, 4) KEEP(wide[p]);
   }
   return REPEAT * 4.0 * UNITS * 256;
+}
+
+/* 1 x 1 bit: four inputs choose one of 16 tables, which is looked up with the weights of 64 rows.
+ * Sums of bytes, without widening them. */
+AVX2 static double bits_tables(void) {
+  static uint8_t tables[256] __attribute__((aligned(16)));
+  EACH(r, REPEAT) {
+    __m256i sums[5][2];
+    EACH(i, 10) sums[i / 2][i % 2] = _mm256_setzero_si256();
+    EACH(k, UNITS) {
+      const __m256i w0 = W256(2 * k), w1 = W256(2 * k + 1);
+      EACH(p, 5) {
+        const uint8_t* chosen = tables + offsets[p * UNITS + k];
+        const __m256i t = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i*)chosen));
+        sums[p][0] = _mm256_add_epi8(sums[p][0], _mm256_shuffle_epi8(t, w0));
+        sums[p][1] = _mm256_add_epi8(sums[p][1], _mm256_shuffle_epi8(t, w1));
+      }
+    }
+    EACH(i, 10) KEEP(sums[i / 2][i % 2]);
+  }
+  return REPEAT * 10.0 * UNITS * 128;
 }
 
 /* Bytes: sums of two products in 16 bits, widened to 32 bits after `steps` steps. */
@@ -231,6 +251,7 @@ static const struct {
   double (*run)(void);
   int (*here)(void);
 } ideas[] = {
+    {"avx2", "vpshufb of chosen tables", bits_tables, has_avx2},
     {"avx2", "and + vpshufb, nibbles", bits_nibbles, has_avx2},
     {"avx2", "xor + vpshufb", bits_xor, has_avx2},
     {"avx2", "vpmaddubsw, 16-bit sums", bytes_narrow, has_avx2},
@@ -242,60 +263,18 @@ static const struct {
     {"avx512", "vpdpbusd", dot_products, has_avx512},
 };
 #define IDEAS (int)(sizeof ideas / sizeof *ideas)
-#define ROUNDS 1000
 
-static double now(clockid_t clock) {
-  struct timespec t;
-  clock_gettime(clock, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+static double run_idea(const void* idea) { return ideas[*(const int*)idea].run(); }
 
-/* Cycles a second. */
-static double hertz(void) {
-  const int count = 200000;
-  uint64_t x = 0;
-  const double start = now(CLOCK_MONOTONIC);
-  for (int i = 0; i < count; i += 4)
-    __asm__ volatile("add $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0" : "+r"(x));
-  return count / (now(CLOCK_MONOTONIC) - start);
-}
-
-/* Of a burst that had the core for itself; of the last one if none did. */
-static double macs_per_cycle(double (*run)(void)) {
-  double found = 0, seconds, share = 0;
-  for (int tries = 0; tries < 8 && share < 0.95; ++tries) {
-    double macs = 0;
-    run();
-    const double cpu = now(CLOCK_PROCESS_CPUTIME_ID), start = now(CLOCK_MONOTONIC);
-    const double before = hertz(), begin = now(CLOCK_MONOTONIC);
-    do {
-      macs += run();
-      seconds = now(CLOCK_MONOTONIC) - begin;
-    } while (seconds < 1e-3);
-    const double cycles = hertz();
-    share = (now(CLOCK_PROCESS_CPUTIME_ID) - cpu) / (now(CLOCK_MONOTONIC) - start);
-    found = macs / seconds / (before > cycles ? before : cycles);
-  }
-  return found;
-}
-
-static int rising(const void* a, const void* b) {
-  const double x = *(const double*)a, y = *(const double*)b;
-  return (x > y) - (x < y);
-}
-
-int main(int count, char** words_given) {
-  static double found[IDEAS][ROUNDS];
-  int rounds = count > 1 ? atoi(words_given[1]) : 50;
-  rounds = rounds < 1 ? 1 : rounds > ROUNDS ? ROUNDS : rounds;
+int main(int count, char** given) {
+  static double found[IDEAS][MOST_ROUNDS];
+  const int rounds = rounds_of(count, given);
   for (size_t i = 0; i < sizeof weights; ++i) weights[i] = (uint8_t)(i * 7 % 61);
   for (size_t i = 0; i < sizeof inputs; ++i) inputs[i] = (uint8_t)(i * 5 % 59);
-  EACH(r, rounds) EACH(i, IDEAS) if (ideas[i].here()) found[i][r] = macs_per_cycle(ideas[i].run);
+  for (size_t i = 0; i < sizeof offsets; ++i) offsets[i] = (uint8_t)(i * 5 << 4);
+  EACH(r, rounds) EACH(i, IDEAS) if (ideas[i].here()) found[i][r] = work_per_cycle(run_idea, &i);
   EACH(i, IDEAS) {
-    if (!ideas[i].here()) continue;
-    qsort(found[i], (size_t)rounds, sizeof(double), rising);
-    printf("%s\t%s\t%.2f\t%.2f\t%.2f\n", ideas[i].isa, ideas[i].name, found[i][rounds / 4],
-           found[i][rounds / 2], found[i][3 * rounds / 4]);
+    if (ideas[i].here()) print_quartiles(ideas[i].isa, ideas[i].name, found[i], rounds);
   }
 }
 #else

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from benchmarks.cases import FLOAT, INT8, LARQ
+from benchmarks.rates import Rate
 from benchmarks.results import Group, Report, Row
-from benchmarks.roofline import Roof
 from tflite_export.timing.bursts import Spread
 
 _FAMILIES = ("conv", "dense", "depthwise")
@@ -82,10 +82,19 @@ def threads(report: Report) -> str:
                 ratio = row.ratios.get(one)
                 both = (us(by_name[one].seconds.median), us(row.seconds.median))
                 rows.append([group.title, who, *both, number_of(ratio), _verdicts(row)])
-    return grid(["", "", "1 thread, us", "2 threads, us", "ratio", "goal"], rows)
+    table = grid(["", "", "1 thread, us", "2 threads, us", "ratio", "goal"], rows)
+    return f"{table}\n\n{report.note}" if report.note else table
 
 
-def roofs(found: Sequence[Roof]) -> str:
+def kernels(found: Sequence[Rate]) -> str:
+    """MAC, or values, per cycle of each kernel."""
+    rows = [
+        [f"{r.isa}: {r.name}", f"{r.median:.3g}", f"{r.low:.3g} to {r.high:.3g}"] for r in found
+    ]
+    return grid(["kernel", "MAC or values/cycle", "quartiles"], rows)
+
+
+def roofs(found: Sequence[Rate]) -> str:
     """MAC per cycle of each idea."""
     rows = [
         [f"{r.isa}: {r.name}", f"{r.median:.1f}", f"{r.low:.1f} to {r.high:.1f}"] for r in found

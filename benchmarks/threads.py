@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping
 
+from benchmarks import rates
 from benchmarks.cases import SHAPES, THREADED, packed_file
 from benchmarks.layers import stock_subjects
 from benchmarks.nets import NETS
@@ -25,7 +26,11 @@ def measure(isa: str, rounds: int) -> tuple[list[Group], str]:
             groups.append(_group(shape.title, shape.key, files, rounds))
     for net in NETS:
         groups.append(_group(net.title, net.key, {"packed .tflite": net.packed}, rounds))
-    return groups, ""
+    both = rates.two_processors(rounds)
+    return groups, (
+        f"In registers (roofline.c) the two processors of this machine do {both:.2f} times what "
+        "one of them does: that bounds what a second thread can add to work that keeps a core busy."
+    )
 
 
 def _group(title: str, key: str, files: Mapping[str, pathlib.Path], rounds: int) -> Group:

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from benchmarks import clock, larq_engine, roofline
-from benchmarks.roofline import Roof
+from benchmarks import clock, larq_engine, rates
+from benchmarks.rates import Rate
 
 ROOT = pathlib.Path(__file__).parents[2]
 needs_compiler = pytest.mark.skipif(not clock.compiler(), reason="needs a C compiler")
@@ -23,25 +23,28 @@ def test_the_clock_ticks(monkeypatch, tmp_path):
 
 @needs_compiler
 def test_roofs_are_measured(monkeypatch, tmp_path):
-    monkeypatch.setattr(roofline, "BUILT", tmp_path)
-    found = roofline.measure(1)
+    monkeypatch.setattr(rates, "BUILT", tmp_path)
+    found = rates.roofs(1)
     assert len({(roof.isa, roof.name) for roof in found}) == len(found)
     assert all(0 < roof.low <= roof.median <= roof.high < 10_000 for roof in found)
-    roofline.save(found, {}, tmp_path)
-    assert roofline.load(tmp_path) == found
-    assert roofline.load(tmp_path / "elsewhere") == []
+    rates.save(found, {}, tmp_path / "roofline.json")
+    assert rates.load(tmp_path / "roofline.json") == found
+    assert rates.load(tmp_path / "elsewhere.json") == []
+    assert 0.2 < rates.two_processors(1) < 20
 
 
 @needs_compiler
 def test_the_programs_compile_without_warnings(tmp_path):
-    for name in ("roofline.c", "clock.c"):
-        command = [clock.compiler(), "-std=gnu11", "-O3", "-Wall", "-Wextra", "-Werror", "-c"]
+    kernels = ROOT / "tflite_export" / "kernels"
+    for name in ("roofline.c", "clock.c", "kernel_rates.c"):
+        command = [clock.compiler(), "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-c"]
+        command.append(f"-I{kernels}")
         source = str(ROOT / "benchmarks" / name)
         subprocess.run([*command, source, "-o", str(tmp_path / "x.o")], check=True)
 
 
-def test_a_roof_from_a_line():
-    assert roofline.read("avx2\txor + x\t1.5\t2\t3") == Roof("avx2", "xor + x", 1.5, 2.0, 3.0)
+def test_a_rate_from_a_line():
+    assert rates.read("avx2\txor + x\t1.5\t2\t3") == Rate("avx2", "xor + x", 1.5, 2.0, 3.0)
 
 
 WORKER = """
