@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasbits import shared_graphs
 from kerasbits.quantizers.base import Quantizer, Site, Updates, VariableSpec
 
 
@@ -157,7 +158,7 @@ class Host:
 
     def _apply(self, x, state, site: Site, training):
         seed = self.seed_generator if self.quantizer.stochastic else None
-        return self.quantizer.apply(x, state, site, training=bool(training), seed=seed)
+        return shared_graphs.apply(self.quantizer, x, state, site, bool(training), seed)
 
     def _tensors(self):
         # The product makes tensors of variables: a loss that *is* a variable cannot be added.
@@ -189,7 +190,9 @@ def _initializer(spec: VariableSpec, source, site: Site):
                 raise ValueError("this quantizer starts from a kernel, and none was given")
             w = _read(source)
             value = 1.0 if w is None else value(w.reshape(site.shape))
-        value = ops.cast(ops.convert_to_tensor(value), dtype or "float32") / spec.rate
+        # A Python number cast later would stay weakly typed on JAX: the first step would make it
+        # strong, and so compile the second step again.
+        value = ops.convert_to_tensor(value, dtype or "float32") / spec.rate
         return ops.broadcast_to(value, shape)
 
     return initial

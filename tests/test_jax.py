@@ -29,6 +29,7 @@ for name, method in METHODS.items():
     build = mixed_model if images else dense_model
     model = compiled(build(method, inputs_like(method)), run_eagerly=False, jit_compile=True)
     kb.set_shares(model)
+    weak = [v.path for v in model.variables if v.value.weak_type]
     start = {v.path: np.array(v) for v in model.trainable_variables}
     history = model.fit(x, y, batch_size=8, epochs=1, verbose=0,
                         callbacks=[kb.callbacks.LogBits()]).history
@@ -36,6 +37,7 @@ for name, method in METHODS.items():
     seen = [float(p.host.state().get("seen", 1)) for p in kb.sites.places(model, "input")]
     kb.adjust(model)
     kb.freeze(model)
+    weak += [v.path for v in model.variables if v.value.weak_type]
     bits = [row.bits for row in kb.report(model).rows]
     if name in ("bitpruning", "bsq"):
         model.fit(x, y, batch_size=8, verbose=0)
@@ -51,6 +53,7 @@ for name, method in METHODS.items():
     found[name] = {
         "finite": bool(np.isfinite(history["loss"]).all()),
         "still": still,
+        "weak": weak,
         "seen": seen,
         "logged": f"bits/{layer.name}" in history,
         "whole": all(b == round(b) or name == "bayesian_bits" for b in bits),
@@ -90,6 +93,7 @@ def test_train_freeze_and_save(found, name):
     result = found[name]
     assert result["finite"]
     assert result["logged"]
+    assert result["weak"] == []  # a step would change their type, and the next be compiled again
     assert result["seen"] == [1, 1]  # the first batch gave the ranges
     # The latent weights of BSQ wait for freezing.
     assert [path for path in result["still"] if not path.endswith("/latent")] == []
