@@ -1,8 +1,11 @@
-"""What a packed layer means, in float64 and explicit loops, without our C code."""
+"""What a packed layer means, in float64 and explicit loops, without our C code.
+
+Only how exact a result is to be is asked of the code under test."""
 
 import numpy as np
 
 from kerasbits.packed import FloatGrid, Floats, PlanesGrid, Table, TableGrid, Uniform
+from tflite_export.in_numpy.whole_numbers import whole_layer
 
 
 def exact_weight(tensor):
@@ -100,15 +103,19 @@ def finish(layer, total):
 def expected(layer, x):
     """Output in float64 and a bound of what float32 may add to its error.
 
-    Whole numbers are exact and the epilogue is in double, so only the last rounding is left. With
-    float inputs or weights, and in depthwise layers (decoded to float32), each of the K products
-    and sums rounds: K + 4 units of 2**-24 of the sum of magnitudes. Magnitudes of planes are those
-    of the planes, which may cancel.
+    Sums of whole numbers are exact. Where the layer is one of whole numbers, there are three
+    roundings before the last one; else the epilogue is in double, and only the last one is left.
+    With float inputs or weights, and in depthwise layers (decoded to float32), each of the K
+    products and sums rounds: K + 4 units of 2**-24 of the sum of magnitudes. Magnitudes of planes
+    are those of the planes, which may cancel.
     """
     xq, wq = exact_input(layer.grid, x), exact_weight(layer.weight)
-    y = finish(layer, sums(layer, xq, wq))
+    exact = sums(layer, xq, wq)
+    y = finish(layer, exact)
     is_float = isinstance(layer.grid, FloatGrid) or isinstance(layer.weight.encoding, Floats)
     scale = np.ones(1) if layer.multiplier is None else np.abs(layer.multiplier)
+    if whole_layer(layer):
+        return y, 2.0**-24 * (1 + 2.0**-20) * (3 * scale * np.abs(exact) + np.abs(y))
     magnitude = sums(
         layer,
         np.abs(xq) + largest_plane(layer.grid),

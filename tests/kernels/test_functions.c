@@ -1,4 +1,4 @@
-/* Every function of kernels.inc beside the products: the scalar ones against hand-computed values
+/* Functions of kernels.inc that take inputs: the scalar ones against hand-computed values
  * and definitions, the others against the scalar ones, bit by bit. */
 #include <float.h>
 #include <math.h>
@@ -149,15 +149,6 @@ static int check_signs(const char* name, kb_signs signs, kb_isa_id isa, int unit
   return wrong;
 }
 
-enum { kPixels = 7, kParts = 9 };
-
-typedef struct {
-  int32_t sums[kParts * kPixels * KB_MAX_ROWS];
-  double coefficients[kParts * KB_MAX_ROWS], weights[KB_MAX_ROWS], scales[KB_MAX_ROWS];
-  double input_sums[kPixels], base[kPixels][KB_MAX_ROWS];
-  const double* bases[kPixels];
-} finish_case;
-
 /* Each table entry is a sum of the four levels that its number names. */
 static int check_sum_tables(const char* name, kb_sum_tables tables, kb_isa_id isa) {
   if (!kb_isa_supported(isa)) return 0;
@@ -181,98 +172,12 @@ static int check_sum_tables(const char* name, kb_sum_tables tables, kb_isa_id is
   return wrong > 0;
 }
 
-static double number(void) { return ((double)draw() - 2147483648.0) * ldexp(1, between(-40, -20)); }
-
-static void fill_finish(finish_case* c, kb_finish_args* args) {
-  const int values = kParts * kPixels * KB_MAX_ROWS;
-  for (int i = 0; i < values; i++) {
-    const float real = (float)number();
-    c->sums[i] = (int32_t)draw() >> between(0, 24);
-    if (args->is_float) memcpy(&c->sums[i], &real, sizeof real);
-  }
-  if (args->is_float) ((float*)(void*)c->sums)[3] = draw() % 2 ? NAN : INFINITY;
-  for (int i = 0; i < kParts * KB_MAX_ROWS; i++) c->coefficients[i] = number();
-  for (int r = 0; r < KB_MAX_ROWS; r++) c->weights[r] = number(), c->scales[r] = number();
-  for (int p = 0; p < kPixels; p++) {
-    c->bases[p] = c->base[between(0, p)];
-    c->input_sums[p] = number();
-    for (int r = 0; r < KB_MAX_ROWS; r++) c->base[p][r] = number();
-    c->base[p][1] = -0.0; /* and a product of 0 or -0: a clamp at 0 keeps the sign of the sum */
-  }
-  c->scales[1] = 0;
-}
-
-static int run_finish(const char* name, kb_finish finish, kb_finish_args args, finish_case* c) {
-  fill_finish(c, &args);
-  args.part_stride = (size_t)(args.count * args.rows) * sizeof(int32_t);
-  args.sums = c->sums;
-  args.coefficients = args.parts > 1 || draw() % 2 ? c->coefficients : NULL;
-  args.input_weights = draw() % 2 ? c->weights : NULL;
-  args.input_sums = args.input_weights ? c->input_sums : NULL;
-  args.scales = c->scales;
-  args.base = c->bases;
-  args.low = draw() % 2 ? -INFINITY : draw() % 2 ? -0.5f : 0;
-  args.high = draw() % 2 ? INFINITY : 6;
-  args.y_stride = (size_t)(args.used + between(0, 3));
-  /* Exactly as many floats as may be written. */
-  const size_t floats = (size_t)(args.count - 1) * args.y_stride + (size_t)args.used;
-  float *want = malloc(floats * sizeof *want), *got = malloc(floats * sizeof *got);
-  for (size_t i = 0; i < floats; i++) want[i] = got[i] = 77;
-  args.y = want;
-  kb_finish_scalar(&args);
-  args.y = got;
-  finish(&args);
-  int wrong = 0;
-  for (size_t i = 0; i < floats; i++) {
-    const int same = isnan(want[i]) ? isnan(got[i]) : !memcmp(&want[i], &got[i], sizeof *got);
-    if (!same && !wrong++)
-      printf("%s: %d pixels, %d parts, %d of %d rows, float %d: expected %.9g at %zu, got %.9g\n",
-             name, args.count, args.parts, args.used, args.rows, args.is_float, want[i], i, got[i]);
-  }
-  free(want);
-  free(got);
-  return wrong > 0;
-}
-
-static int check_finish(const char* name, kb_finish finish, kb_isa_id isa) {
-  static const int rows[] = {1, 4, 8, 16, 24, 32, 64};
-  finish_case* c = malloc(sizeof *c);
-  int wrong = 0;
-  for (int trial = 0; kb_isa_supported(isa) && trial < 1000; trial++) {
-    kb_finish_args args = {.count = between(1, kPixels), .rows = rows[between(0, 6)]};
-    args.used = draw() % 2 ? args.rows : between(1, args.rows);
-    args.parts = draw() % 2 ? 1 : between(1, kParts);
-    args.is_float = draw() % 4 == 0;
-    wrong += run_finish(name, finish, args, c);
-  }
-  free(c);
-  if (kb_isa_supported(isa)) printf("%-24s %s\n", name, wrong ? "WRONG" : "ok");
-  return wrong;
-}
-
-/* (2 * 10 + 4 * -1 + 3 * 5) * 0.5 + 1 = 16.5, and a row that is clamped from above. */
-static int check_finish_by_hand(void) {
-  const int32_t sums[] = {10, 100, -1, 100};
-  const double coefficients[] = {2, 2, 4, 4}, weights[] = {3, 0}, scales[] = {0.5, 1};
-  const double base[] = {1, 0}, input_sums[] = {5}, *bases[] = {base};
-  float y[2];
-  const kb_finish_args args = {.sums = sums, .parts = 2, .part_stride = 8, .rows = 2, .used = 2,
-                               .coefficients = coefficients, .input_weights = weights,
-                               .input_sums = input_sums, .scales = scales, .base = bases,
-                               .low = 0, .high = 99, .count = 1, .y = y, .y_stride = 2};
-  kb_finish_scalar(&args);
-  if (y[0] == 16.5f && y[1] == 99) return 0;
-  printf("kb_finish_scalar: expected 16.5 and 99, got %g and %g\n", y[0], y[1]);
-  return 1;
-}
-
 int main(void) {
-  int wrong = check_levels_by_hand() + check_finish_by_hand();
+  int wrong = check_levels_by_hand();
 #define KB_LEVELS(name, isa) wrong += check_levels(#name, name, isa);
 #define KB_PACK_BITS(name, isa, unit_bytes) wrong += check_pack(#name, name, isa, unit_bytes);
 #define KB_SIGNS(name, isa, unit_bytes) wrong += check_signs(#name, name, isa, unit_bytes);
 #define KB_SUM_TABLES(name, isa) wrong += check_sum_tables(#name, name, isa);
-#define KB_FINISH(name, isa) wrong += check_finish(#name, name, isa);
 #include "kernels.inc"
   return wrong > 0;
 }

@@ -13,6 +13,7 @@ from kernels.layers_for_tests import (
     random_layer,
     random_weight,
 )
+from kernels.reference_for_tests import expected
 
 from kerasbits.packed import (
     FloatGrid,
@@ -26,6 +27,7 @@ from kerasbits.packed import (
 from tflite_export.blob.writer import write_blob
 from tflite_export.in_numpy.exact_terms import input_terms, total
 from tflite_export.in_numpy.op import NumpyOp
+from tflite_export.in_numpy.whole_numbers import whole_layer
 from tflite_export.layer import PackedLayer
 from tflite_export.native import NativeOp
 
@@ -50,24 +52,38 @@ def run(layer, x):
         return op.run(x)
 
 
-def assert_neighbours(got, expected):
+def assert_neighbours(got, want):
     """Equal float32, or next to each other."""
     assert got.dtype == np.float32
-    assert got.shape == expected.shape
-    between = np.minimum(got, expected), np.maximum(got, expected)
-    assert (np.nextafter(between[0], f32(np.inf)) >= between[1]).all(), np.abs(got - expected).max()
+    assert got.shape == want.shape
+    between = np.minimum(got, want), np.maximum(got, want)
+    assert (np.nextafter(between[0], f32(np.inf)) >= between[1]).all(), np.abs(got - want).max()
 
 
-def assert_alike(layer, got, expected, x):
-    """Neighbours; or, where sums are float, within float rounding of the sum of magnitudes."""
+def assert_exact(layer, got, x):
+    """Neighbours of the exact output; in layers of whole numbers within their roundings."""
+    exact = exact_output(layer, x)
+    if not whole_layer(layer):
+        return assert_neighbours(got, exact)
+    bound = expected(layer, x)[1] + 2.0**-24 * np.abs(exact)  # which is rounded itself
+    assert got.dtype == np.float32
+    assert (np.abs(np.float64(got) - exact) <= bound).all()
+    return None
+
+
+def assert_alike(layer, got, want, x):
+    """The same bits, where the layer is one of whole numbers, else neighbours; or, where sums are
+    float, within float rounding of the sum of magnitudes."""
+    if whole_layer(layer):
+        return np.testing.assert_array_equal(got, want)
     is_float = isinstance(layer.grid, FloatGrid) or isinstance(layer.weight.encoding, Floats)
     if not is_float and layer.op != "depthwise_conv2d":
-        near = np.abs(got - expected) <= 1e-12  # sums that cancel
-        return assert_neighbours(np.where(near, expected, got), expected)
+        near = np.abs(got - want) <= 1e-12  # sums that cancel
+        return assert_neighbours(np.where(near, want, got), want)
     magnitude = np.abs(layer.weight.decode()).max() * max(np.abs(x).max(), 20) * layer.row_size
     factor = 1 if layer.multiplier is None else np.abs(layer.multiplier).max()
     bound = (layer.row_size + 4) * 2.0**-24 * magnitude * factor
-    np.testing.assert_allclose(got, expected, rtol=2**-23, atol=bound)
+    np.testing.assert_allclose(got, want, rtol=2**-23, atol=bound)
     return None
 
 
@@ -77,7 +93,7 @@ def test_dense_equals_fractions(encoding, grid):
     rng = np.random.default_rng(len(encoding) * 100 + len(grid))
     layer = random_layer(rng, "dense", (13, 4), encoding, grid)
     x = inputs(rng, (3, 13))
-    assert_neighbours(run(layer, x), exact_output(layer, x))
+    assert_exact(layer, run(layer, x), x)
 
 
 @pytest.mark.parametrize("case", range(len(CONVS)))
@@ -88,7 +104,7 @@ def test_convolutions_equal_fractions(case, grid):
     for encoding in ("uniform_mixed", "planes", "uniform_no_zero"):
         layer = random_layer(rng, op, shape, encoding, grid, **window)
         x = inputs(rng, image)
-        assert_neighbours(run(layer, x), exact_output(layer, x))
+        assert_exact(layer, run(layer, x), x)
 
 
 def float_layer(op, kernel, **more):

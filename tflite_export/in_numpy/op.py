@@ -9,6 +9,7 @@ import numpy as np
 from kerasbits.packed import FloatGrid, Floats
 from tflite_export.blob.writer import read_blob
 from tflite_export.in_numpy.exact_terms import input_terms, total, weight_terms
+from tflite_export.in_numpy.whole_numbers import whole_layer
 from tflite_export.layer import PackedLayer
 
 _MAX_RANK = 8
@@ -17,10 +18,11 @@ _MAX_RANK = 8
 class NumpyOp:
     """One packed layer, run by NumPy: `NativeOp` without the C library.
 
-    Quantized layers are summed in whole numbers, and scaled in float64 and rounded once, as the C
-    library does it: both give the same float32, or neighbours where the value lies within float64
-    rounding of the middle of the two. Where input or weights are float, and in depthwise layers,
-    the C library sums K products in float32 and this class in float64; they agree within
+    Quantized layers are summed in whole numbers. Where offsets are, too, the sums are scaled in
+    float32, and the C library gives the same bits. Else they are scaled in float64 and rounded
+    once: both give the same float32, or neighbours where the value lies within float64 rounding of
+    the middle of the two. Where input or weights are float, and in other depthwise layers, the C
+    library sums K products in float32 and this class in float64; they agree within
     `(K + 4) * 2**-24 * |multiplier| * sum_k |x_k w_k|`.
 
     Embeddings are decoded in float32, as `PackedTensor.decode` does.
@@ -43,6 +45,10 @@ class NumpyOp:
             return
         bits = layer.spread(np.asarray(layer.weight.bits))
         self._kept = np.broadcast_to(bits, (layer.out_channels,)) > 0
+        self._whole = whole_layer(layer)
+        if self._whole:
+            self._terms = [(np.ones(1), _taps(layer, self._whole.weights))]
+            return
         terms = weight_terms(layer)
         # Where input or weights are float, no sum is whole, and one product will do.
         self._is_float = isinstance(layer.grid, FloatGrid) or _is_float(layer)
@@ -109,7 +115,7 @@ class NumpyOp:
 
     def close(self) -> None:
         """Release the memory of the op."""
-        self._layer = self._terms = self._table = None
+        self._layer = self._terms = self._whole = self._table = None
 
     def __enter__(self) -> NumpyOp:
         return self
@@ -133,8 +139,11 @@ class NumpyOp:
         return x
 
     def _sums(self, x: np.ndarray) -> np.ndarray:
-        """Sums over k, float64, as (images, rows, columns, out)."""
+        """Sums over k, float64, as (images, rows, columns, out); totals of whole numbers."""
         layer = self._layer
+        if self._whole:
+            image = _widened_and_padded(layer, self._whole.numbers(layer.grid, x))
+            return _correlate(layer, image, self._terms[0][1], x.shape)
         terms = input_terms(layer.grid, x)
         if self._is_float:
             terms = [(np.float64(1), total(terms))]
@@ -147,12 +156,15 @@ class NumpyOp:
 
     def _finish(self, sums: np.ndarray) -> np.ndarray:
         layer = self._layer
+        low, high = np.float32(layer.act_min), np.float32(layer.act_max)
+        if self._whole:
+            return np.clip(self._whole.scaled(sums, layer.bias), low, high)
         y = np.where(self._kept, sums, 0.0)
         if layer.multiplier is not None:
             y = y * layer.multiplier.astype(np.float64)
         if layer.bias is not None:
             y = y + layer.bias.astype(np.float64)
-        return np.clip(y.astype(np.float32), np.float32(layer.act_min), np.float32(layer.act_max))
+        return np.clip(y.astype(np.float32), low, high)
 
 
 def _is_float(layer: PackedLayer) -> bool:

@@ -5,7 +5,12 @@
  *
  * where weights are offset[o] + step[o] * number. Where no channel has an offset, s1 is left out and
  * c0 is 1. Base is the bias and what the input's offset adds; taps outside of the image see the
- * level of 0, so it is the same for all pixels. */
+ * level of 0, so it is the same for all pixels.
+ *
+ * Where offsets are whole or half steps, weights are whole or twice that, s0 alone is left, and what
+ * the input's offset adds is whole, too (whole.h):
+ *
+ *     y[o] = clamp((float)(s0 * 2^shift + start[o]) * scale[o] + bias[o]) */
 #ifndef KERASBITS_DEPTHWISE_LAYER_H
 #define KERASBITS_DEPTHWISE_LAYER_H
 
@@ -27,6 +32,9 @@ typedef struct {
   int fits16[2];
   double* coefficients;  /* [2][out], NULL if there is one part */
   double *scales, *base; /* [out] */
+  int is_whole;          /* whether these are used instead: */
+  int32_t shift, *starts; /* [out], NULL if all are 0 */
+  float *whole_scales, *biases; /* [out] */
   float low, high;
   size_t bytes;          /* allocated for all this */
 } kb_dw_layer;

@@ -147,6 +147,60 @@ static void find_taps(const worker* w, int64_t out_row, ptrdiff_t* taps) {
   }
 }
 
+/* Outputs of some pixels of a row to be made of their sums. */
+typedef struct {
+  size_t first, width; /* channels */
+  int count;           /* pixels */
+  const int32_t* sums;
+  float* y;
+} outputs;
+
+/* All pixels start from the same numbers. */
+static const void* const* repeat_base(const worker* w, const void* base, int count) {
+  const void** bases = (const void**)(void*)(w->scratch + w->sizes->bases);
+  for (int i = 0; i < count; i++) bases[i] = base;
+  return bases;
+}
+
+static void finish(const worker* w, const outputs* to) {
+  const kb_dw_layer* layer = w->run->layer;
+  const double* coefficients = layer->coefficients;
+  const kb_finish_args args = {.sums = to->sums,
+                               .part_stride = (size_t)to->count * to->width * sizeof *to->sums,
+                               .parts = layer->parts,
+                               .coefficients = coefficients ? coefficients + 2 * to->first : NULL,
+                               .scales = layer->scales + to->first,
+                               .base = repeat_base(w, layer->base + to->first, to->count),
+                               .low = layer->low,
+                               .high = layer->high,
+                               .count = to->count,
+                               .rows = (int)to->width,
+                               .used = (int)to->width,
+                               .y = to->y,
+                               .y_stride = (size_t)w->sizes->out_channels};
+  w->run->kernels->finish(&args);
+}
+
+static void finish_whole(const worker* w, const outputs* to) {
+  const kb_dw_layer* layer = w->run->layer;
+  const int32_t* starts = layer->starts;
+  const kb_finish_whole_args args = {.sums = to->sums,
+                                     .parts = 1,
+                                     .shifts = layer->shift ? &layer->shift : NULL,
+                                     .starts = starts ? repeat_base(w, starts + to->first, to->count)
+                                                      : NULL,
+                                     .scales = layer->whole_scales + to->first,
+                                     .biases = layer->biases + to->first,
+                                     .low = layer->low,
+                                     .high = layer->high,
+                                     .count = to->count,
+                                     .rows = (int)to->width,
+                                     .used = (int)to->width,
+                                     .y = to->y,
+                                     .y_stride = (size_t)w->sizes->out_channels};
+  w->run->kernels->finish_whole(&args);
+}
+
 /* Sums and outputs of some pixels of a row, in the channels of a slab. */
 static void take_pixels(const worker* w, const ptrdiff_t* taps, int slab, int64_t column, int count,
                         float* y) {
@@ -169,23 +223,8 @@ static void take_pixels(const worker* w, const ptrdiff_t* taps, int slab, int64_
     args.sums = sums + (size_t)i * (size_t)count * width;
     w->run->kernels->depthwise(&args);
   }
-  const double** bases = (const double**)(void*)(w->scratch + w->sizes->bases);
-  for (int i = 0; i < count; i++) bases[i] = layer->base + first;
-  const double* coefficients = layer->coefficients;
-  const kb_finish_args finish = {.sums = sums,
-                                 .part_stride = (size_t)count * width * sizeof *sums,
-                                 .parts = layer->parts,
-                                 .coefficients = coefficients ? coefficients + 2 * first : NULL,
-                                 .scales = layer->scales + first,
-                                 .base = bases,
-                                 .low = layer->low,
-                                 .high = layer->high,
-                                 .count = count,
-                                 .rows = (int)width,
-                                 .used = (int)width,
-                                 .y = y + first,
-                                 .y_stride = pixel};
-  w->run->kernels->finish(&finish);
+  const outputs to = {first, width, count, sums, y + first};
+  (layer->is_whole ? finish_whole : finish)(w, &to);
 }
 
 static void take_row(const worker* w, const ptrdiff_t* taps, float* y) {

@@ -3,6 +3,7 @@
 
 #include "channel.h"
 #include "depthwise_layer.h"
+#include "whole.h"
 
 enum {
   kMostTaps = 257, /* 257 * 255 * 32767 < 2^31 */
@@ -66,8 +67,15 @@ static int allocate(packer* p) {
     failed |= !(layer->weights[i] = take(layer, out * taps, sizeof *layer->weights[i]));
   if (layer->parts > 1)
     failed |= !(layer->coefficients = take(layer, 2 * out, sizeof *layer->coefficients));
-  failed |= !(layer->scales = take(layer, out, sizeof *layer->scales));
-  failed |= !(layer->base = take(layer, out, sizeof *layer->base));
+  if (layer->is_whole) {
+    failed |= !(layer->whole_scales = take(layer, out, sizeof *layer->whole_scales));
+    failed |= !(layer->biases = take(layer, out, sizeof *layer->biases));
+    if (p->input->offset != 0)
+      failed |= !(layer->starts = take(layer, out, sizeof *layer->starts));
+  } else {
+    failed |= !(layer->scales = take(layer, out, sizeof *layer->scales));
+    failed |= !(layer->base = take(layer, out, sizeof *layer->base));
+  }
   p->numbers = kb_alloc(taps, sizeof *p->numbers);
   return failed || !p->numbers;
 }
@@ -87,6 +95,28 @@ static place place_of(const kb_dw_layer* layer, int64_t channel, int rows) {
   const size_t first = (size_t)kb_dw_first(layer, slab);
   const size_t width = (size_t)kb_dw_first(layer, slab + 1) - first;
   return (place){first * (size_t)rows + (size_t)channel - first, width};
+}
+
+/* Weights in steps or half steps, and what the input's offset adds to their sum. */
+static int pack_whole(const packer* p, const kb_channel* channel) {
+  kb_dw_layer* layer = p->layer;
+  const size_t o = (size_t)channel->index;
+  const place at = place_of(layer, channel->index, layer->tap_count);
+  const kb_ratio input = kb_input_ratio(p->input);
+  layer->biases[o] = (float)parameter(p->blob, KB_BIAS, channel->index, 0);
+  if (!channel->width) return 0;
+  if (kb_channel_numbers(p->blob, channel, p->numbers, p->error)) return -1;
+  const kb_ratio ratio = kb_channel_ratio(channel);
+  int32_t total = 0;
+  for (int tap = 0; tap < layer->tap_count; tap++) {
+    const int weight = ratio.parts * (p->numbers[tap] - channel->zero) + ratio.steps;
+    layer->weights[0][at.at + (size_t)tap * at.step] = (int16_t)weight;
+    total += weight;
+  }
+  const double scale = kb_whole_scale(p->blob, p->input, channel);
+  layer->whole_scales[o] = (float)(scale / (input.parts * ratio.parts));
+  if (layer->starts) layer->starts[o] = input.steps * total;
+  return 0;
 }
 
 static int pack_channel(const packer* p, const kb_channel* channel) {
@@ -160,7 +190,7 @@ static int cut(const packer* p, const kb_kernels* kernels) {
 static int pack(packer* p, const kb_kernels* kernels) {
   if (allocate(p)) return kb_fail(p->error, "out of memory");
   for (int64_t o = 0; o < p->blob->out; o++) {
-    if (pack_channel(p, &p->channels[o])) return -1;
+    if ((p->layer->is_whole ? pack_whole : pack_channel)(p, &p->channels[o])) return -1;
   }
   return cut(p, kernels) ? kb_fail(p->error, "out of memory") : 0;
 }
@@ -171,9 +201,12 @@ int kb_dw_create(const kb_blob* blob, const kb_input* input, const kb_kernels* k
   kb_channel* channels = kb_channels(blob);
   if (!channels) return kb_fail(error, "out of memory");
   packer p = {.blob = blob, .input = input, .channels = channels, .layer = layer, .error = error};
+  const int is_whole = kb_is_whole(blob, input, channels);
   int has_offset = 0, failed = 0;
-  if (channels_fit(blob, channels, &has_offset)) {
-    *layer = (kb_dw_layer){.parts = 1 + has_offset,
+  if (is_whole || channels_fit(blob, channels, &has_offset)) {
+    *layer = (kb_dw_layer){.parts = is_whole ? 1 : 1 + has_offset,
+                           .is_whole = is_whole,
+                           .shift = is_whole ? kb_input_ratio(input).parts - 1 : 0,
                            .channels = (int)blob->groups,
                            .repeats = (int)(blob->out / blob->groups),
                            .slabs = blob->out > kSlab ? (int)(blob->out / kSlab) : 1,
@@ -198,5 +231,8 @@ void kb_dw_destroy(kb_dw_layer* layer) {
   free(layer->coefficients);
   free(layer->scales);
   free(layer->base);
+  free(layer->starts);
+  free(layer->whole_scales);
+  free(layer->biases);
   *layer = (kb_dw_layer){0};
 }

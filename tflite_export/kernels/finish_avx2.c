@@ -52,7 +52,7 @@ KB_INLINE void finish_4(const kb_finish_args* args, size_t p, size_t row, __m128
     total = _mm256_add_pd(total, _mm256_mul_pd(weights, _mm256_set1_pd(args->input_sums[p])));
   }
   total = _mm256_mul_pd(total, load_doubles(args->scales + row, mask, whole));
-  total = _mm256_add_pd(total, load_doubles(args->base[p] + row, mask, whole));
+  total = _mm256_add_pd(total, load_doubles((const double*)args->base[p] + row, mask, whole));
   const __m128 low = _mm_set1_ps(args->low), high = _mm_set1_ps(args->high);
   const __m128 y = _mm_min_ps(high, _mm_max_ps(low, _mm256_cvtpd_ps(total)));
   float* to = args->y + p * args->y_stride + row;

@@ -44,7 +44,8 @@ static inline __attribute__((always_inline)) void four_rows(const kb_finish_args
     const float64x2_t sum = vdupq_n_f64(args->input_sums[pixel]);
     total = add(total, multiply(load(args->input_weights + first), (four){sum, sum}));
   }
-  total = add(multiply(total, load(args->scales + first)), load(args->base[pixel] + first));
+  const double* base = args->base[pixel];
+  total = add(multiply(total, load(args->scales + first)), load(base + first));
   const float32x4_t value = vcvt_high_f32_f64(vcvt_f32_f64(total.low), total.high);
   const float32x4_t low = vdupq_n_f32(args->low), high = vdupq_n_f32(args->high);
   const float32x4_t inner = vbslq_f32(vcgtq_f32(value, high), high, value);
@@ -53,7 +54,7 @@ static inline __attribute__((always_inline)) void four_rows(const kb_finish_args
 
 /* Rows that make no whole four, which may end where memory ends. */
 static void last_rows(const kb_finish_args* args, int pixel, int row, float* y) {
-  const double* base = args->base[pixel] + row;
+  const void* base = (const double*)args->base[pixel] + row;
   const size_t at = (size_t)row;
   kb_finish_args rest = *args;
   rest.sums = (const char*)args->sums + ((size_t)pixel * (size_t)args->rows + at) * 4;

@@ -22,7 +22,8 @@ void kb_finish_scalar(const kb_finish_args* args) {
         total += args->coefficients[(size_t)i * (size_t)args->rows + (size_t)r] *
                  sum_at(args, i, p, r);
       if (args->input_weights) total += args->input_weights[r] * args->input_sums[p];
-      y[r] = clamp((float)(total * args->scales[r] + args->base[p][r]), args->low, args->high);
+      const double base = ((const double*)args->base[p])[r];
+      y[r] = clamp((float)(total * args->scales[r] + base), args->low, args->high);
     }
   }
 }

@@ -132,7 +132,7 @@ typedef struct {
   const double* input_weights; /* [rows], or NULL if that term is left out */
   const double* input_sums;    /* [count] */
   const double* scales;        /* [rows] */
-  const double* const* base;   /* [count] pointers to [rows] */
+  const void* const* base;     /* [count] pointers to double [rows] */
   float low, high;
   int count, rows, used;       /* the first `used` of the rows are written */
   float* y;
@@ -140,6 +140,30 @@ typedef struct {
 } kb_finish_args;
 
 typedef void (*kb_finish)(const kb_finish_args* args);
+
+/* Outputs of layers whose sums are whole numbers (whole.h), in float32:
+ *     total[p][r] = starts[p][r] + sum_i 2^shifts[i] * sum[i][p][r]
+ *                   + input_weights[r] * input_sums[p]
+ *     y[p][r] = clamp((float)total[p][r] * scales[r] + biases[r], low, high)
+ * The total is found modulo 2^32, so that its terms may be added in any order and be as large as
+ * they like: it is exact because the totals of the layer fit int32. It is rounded to the nearest
+ * float, with ties to even, and so are product and sum, each apart. The clamp is the one above. */
+typedef struct {
+  const int32_t* sums;          /* part i lies i * part_stride bytes behind: [count][rows] */
+  size_t part_stride;
+  int parts;                    /* at least one */
+  const int32_t* shifts;        /* [parts], of 0 to 31; NULL if there is one part and it is 0 */
+  const int32_t* input_weights; /* [rows], or NULL if that term is left out */
+  const int32_t* input_sums;    /* [count] */
+  const void* const* starts;    /* [count] pointers to int32_t [rows], or NULL if all are 0 */
+  const float *scales, *biases; /* [rows] */
+  float low, high;
+  int count, rows, used;        /* the first `used` of the rows are written */
+  float* y;
+  size_t y_stride;              /* floats between two pixels */
+} kb_finish_whole_args;
+
+typedef void (*kb_finish_whole)(const kb_finish_whole_args* args);
 
 /* sums[p][c] = sum over taps of weights[tap][c] * image byte c of that tap
  * The window of pixel p starts at `pixel + p * pixel_step`. */
@@ -181,6 +205,7 @@ typedef struct {
   kb_sum_tables sum_tables;
   kb_signs signs;
   kb_finish finish;
+  kb_finish_whole finish_whole;
   kb_depthwise depthwise;
 } kb_kernels;
 
@@ -203,6 +228,7 @@ int kb_isa_supported(kb_isa_id isa);
 #define KB_SIGNS(name, isa, unit_bytes) \
   void name(float lo, float hi, const float* x, size_t count, uint8_t* image);
 #define KB_FINISH(name, isa) void name(const kb_finish_args* args);
+#define KB_FINISH_WHOLE(name, isa) void name(const kb_finish_whole_args* args);
 #define KB_DEPTHWISE(name, isa) void name(const kb_depthwise_args* args);
 #include "kernels.inc"
 

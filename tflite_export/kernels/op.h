@@ -46,7 +46,7 @@ typedef struct {
   int64_t strip;          /* pixels of the input whose levels are found at a time */
   int64_t patterns[2];    /* of windows, by rows and columns */
   size_t reach[2];        /* kb_reach [out] of each axis */
-  size_t base;            /* double [patterns][patterns][out + KB_MAX_ROWS] */
+  size_t base;            /* [patterns][patterns][out + KB_MAX_ROWS] of kb_base_bytes */
   size_t pixel_sums;      /* double [groups][in_pixels] */
   size_t taps[KB_IMAGES]; /* ptrdiff_t [taps] */
   /* Each worker has its own of what follows, worker_bytes apart. */
@@ -55,8 +55,9 @@ typedef struct {
   size_t pointers[KB_IMAGES]; /* const uint8_t* [terms][block] */
   size_t patches[KB_IMAGES];  /* [terms][block][patch_bytes] */
   size_t patch_levels;        /* uint8_t, of one window */
-  size_t sums, coefficients;  /* int32_t [parts][block][rows], double [parts][rows] */
+  size_t sums, coefficients;  /* int32_t [parts][block][rows], double [parts][rows] or shifts */
   size_t column_sums;         /* double [columns of the input] */
+  size_t whole_sums;          /* int32_t [block], as input_sums */
   size_t input_sums, bases, results; /* double, pointers [block], float [block][rows] */
   size_t bytes;               /* of all */
 } kb_plan;

@@ -153,6 +153,7 @@ static int plan_worker(const kb_op* op, kb_plan* plan, int64_t sums) {
   failed |= place(bytes, (int64_t)plan->most_parts * KB_MAX_ROWS, sizeof(double),
                   &plan->coefficients);
   failed |= place(bytes, block, sizeof(double), &plan->input_sums);
+  failed |= place(bytes, block, sizeof(int32_t), &plan->whole_sums);
   const int64_t columns = op->weights.needs_input_sums ? plan->window.in[1] : 0;
   failed |= place(bytes, columns, sizeof(double), &plan->column_sums);
   failed |= place(bytes, block, sizeof(double*), &plan->bases);
@@ -186,12 +187,12 @@ int kb_plan_memory(const kb_op* op, kb_plan* plan, kb_error error) {
     failed |= plan_image(op, plan, (kb_image_kind)kind);
   int64_t bases = 1, sums;
   for (int axis = 0; axis < 2; axis++) {
-    plan->patterns[axis] = op->weights.tap_sums ? kb_plan_reach(&plan->window, axis, NULL) : 1;
+    plan->patterns[axis] = kb_has_patterns(&op->weights) ? kb_plan_reach(&plan->window, axis, NULL) : 1;
     failed |= place(&plan->bytes, plan->window.out[axis], sizeof(kb_reach), &plan->reach[axis]);
     failed |= __builtin_mul_overflow(bases, plan->patterns[axis], &bases);
   }
   failed |= __builtin_mul_overflow(bases, layer->out + KB_MAX_ROWS, &bases);
-  failed |= place(&plan->bytes, bases, sizeof(double), &plan->base);
+  failed |= place(&plan->bytes, bases, (size_t)kb_base_bytes(&op->weights), &plan->base);
   int64_t pixel_sums = op->weights.needs_input_sums ? plan->in_pixels : 0;
   failed |= __builtin_mul_overflow(pixel_sums, layer->groups, &pixel_sums);
   failed |= place(&plan->bytes, pixel_sums, sizeof(double), &plan->pixel_sums);

@@ -34,18 +34,33 @@ int64_t kb_plan_reach(const kb_window* window, int axis, kb_reach* reach) {
   return patterns;
 }
 
-/* base = bias + what the taps of a pattern add. */
+static void add_sums(const double* restrict sums, int64_t out, double* restrict base) {
+  for (int64_t o = 0; o < out; o++) base[o] += sums[o];
+}
+
+static void add_starts(const int32_t* restrict starts, int64_t out, int32_t* restrict total) {
+  for (int64_t o = 0; o < out; o++) total[o] += starts[o];
+}
+
+/* base = bias + what the taps of a pattern add; of whole numbers, that without the bias. */
 static void set_base(const kb_op* op, const kb_window* window, const kb_reach* row,
-                     const kb_reach* column, double* base) {
-  const int64_t out = op->geometry.out;
-  memcpy(base, op->weights.bias, (size_t)(out + KB_MAX_ROWS) * sizeof *base);
-  if (!op->weights.tap_sums) return;
+                     const kb_reach* column, void* base) {
+  const kb_weights* weights = &op->weights;
+  const int64_t out = op->geometry.out, bytes = (out + KB_MAX_ROWS) * kb_base_bytes(weights);
+  if (weights->is_whole)
+    memset(base, 0, (size_t)bytes);
+  else
+    memcpy(base, weights->bias, (size_t)bytes);
+  if (!kb_has_patterns(weights)) return;
   for (int32_t i = 0; i < row->count; i++) {
     const int64_t ky = row->first + i * window->step[0];
     for (int32_t j = 0; j < column->count; j++) {
       const int64_t kx = column->first + j * window->step[1];
-      const double* sums = op->weights.tap_sums + (ky * window->kernel[1] + kx) * out;
-      for (int64_t o = 0; o < out; o++) base[o] += sums[o];
+      const int64_t at = (ky * window->kernel[1] + kx) * out;
+      if (weights->is_whole)
+        add_starts(weights->tap_starts + at, out, base);
+      else
+        add_sums(weights->tap_sums + at, out, base);
     }
   }
 }
@@ -54,8 +69,8 @@ static void set_base(const kb_op* op, const kb_window* window, const kb_reach* r
 static void set_bases(const kb_op* op, const kb_plan* plan) {
   const kb_window* window = &plan->window;
   const kb_reach *rows = kb_shared(op, plan->reach[0]), *columns = kb_shared(op, plan->reach[1]);
-  const int64_t size = op->geometry.out + KB_MAX_ROWS;
-  double* base = kb_shared(op, plan->base);
+  const int64_t size = (op->geometry.out + KB_MAX_ROWS) * kb_base_bytes(&op->weights);
+  char* base = kb_shared(op, plan->base);
   int32_t row = 0, column;
   for (int64_t y = 0; y < window->out[0] && row < plan->patterns[0]; y++) {
     if (rows[y].pattern != row) continue;
@@ -107,7 +122,7 @@ static void clear_plane(const kb_plan* plan, const kb_image* image, uint8_t* pla
 void kb_prepare(const kb_op* op, const kb_plan* plan) {
   for (int axis = 0; axis < 2; axis++)
     kb_plan_reach(&plan->window, axis, kb_shared(op, plan->reach[axis]));
-  if (!op->weights.tap_sums) { /* all windows are alike */
+  if (!kb_has_patterns(&op->weights)) { /* all windows are alike */
     for (int axis = 0; axis < 2; axis++) {
       kb_reach* reach = kb_shared(op, plan->reach[axis]);
       for (int64_t i = 0; i < plan->window.out[axis]; i++) reach[i].pattern = 0;

@@ -2,8 +2,9 @@
  *
  *     y = clamp((sum_parts coefficient * <row, term> + input_weight * input_sum) * scale + base)
  *
- * The products <.,.> are whole numbers and exact. The rest is done once, in double and in a fixed
- * order, so results depend neither on the instruction set nor on the number of threads. */
+ * The products <.,.> are whole numbers and exact. The rest is done once and in a fixed order, so that
+ * results depend neither on the instruction set nor on the number of threads: in double, or, where
+ * all but scale and base are whole numbers, too, in int32 and float (whole.h). */
 #include "block.h"
 #include "depthwise_float.h"
 
@@ -80,15 +81,17 @@ static const double* repeat_coefficients(const kb_block* block, const kb_tile* t
   return to;
 }
 
-/* Pointers to what the outputs of a tile start from. */
-static const double* const* bases_of(kb_block* block, const kb_tile* tile) {
+/* Pointers to what the outputs of a tile start from: doubles, or int32. */
+static const void* const* bases_of(kb_block* block, const kb_tile* tile) {
   const kb_plan* plan = block->plan;
-  const int64_t size = block->op->geometry.out + KB_MAX_ROWS, before = block->based;
-  const double* base = (const double*)kb_shared(block->op, plan->base) + tile->first;
-  const double** bases = kb_block_own(block, plan->bases);
+  const int64_t each = kb_base_bytes(&block->op->weights), before = block->based;
+  const int64_t size = (block->op->geometry.out + KB_MAX_ROWS) * each;
+  const char* base = (const char*)kb_shared(block->op, plan->base) + tile->first * each;
+  const void** bases = kb_block_own(block, plan->bases);
   block->based = tile->first;
   if (before >= 0) {
-    for (int p = 0; p < block->count; p++) bases[p] += tile->first - before;
+    const int64_t further = (tile->first - before) * each;
+    for (int p = 0; p < block->count; p++) bases[p] = (const char*)bases[p] + further;
     return bases;
   }
   kb_position at = kb_block_start(block);
@@ -107,29 +110,68 @@ static void scatter(const kb_block* block, const kb_tile* tile, const float* res
   }
 }
 
-static void run_tile(kb_block* block, const kb_tile* tile) {
+/* Shifts of all parts, where a row of weights was cut in pieces. */
+static const int32_t* repeat_shifts(const kb_block* block, const int32_t* shifts, int parts,
+                                    int pieces) {
+  int32_t* to = kb_block_own(block, block->plan->coefficients);
+  for (int part = 0; part < parts; part++) to[part] = shifts ? shifts[part / pieces] : 0;
+  return to;
+}
+
+/* The sums of a tile: parts that lie stride bytes apart, of pieces. */
+typedef struct {
+  int parts, pieces;
+  size_t stride;
+} kb_sums;
+
+/* Where outputs go: the first, and from pixel to pixel. */
+typedef struct {
+  float* y;
+  size_t stride;
+} kb_outputs;
+
+static void finish(kb_block* block, const kb_tile* tile, kb_sums sums, kb_outputs to) {
   const kb_op* op = block->op;
-  const kb_pieces pieces = kb_tile_pieces(op, tile);
-  const size_t stride = (size_t)block->count * (size_t)tile->rows * sizeof(int32_t);
-  const int parts = multiply(block, tile, pieces, stride);
-  kb_finish_args args = {.sums = kb_block_own(block, block->plan->sums), .part_stride = stride,
-                         .parts = parts, .is_float = tile->form == KB_FORM_F32,
+  kb_finish_args args = {.sums = kb_block_own(block, block->plan->sums), .part_stride = sums.stride,
+                         .parts = sums.parts, .is_float = tile->form == KB_FORM_F32,
                          .coefficients = tile->coefficients, .scales = tile->scales,
                          .input_weights = tile->input_weights,
                          .input_sums = kb_block_own(block, block->plan->input_sums),
                          .base = bases_of(block, tile), .low = op->geometry.act_min,
                          .high = op->geometry.act_max, .count = block->count,
-                         .rows = tile->rows, .used = tile->used};
-  if (pieces.count > 1)
-    args.coefficients = repeat_coefficients(block, tile, parts, (int)pieces.count);
-  args.y = kb_block_own(block, block->plan->results);
-  args.y_stride = (size_t)tile->used;
-  if (tile->contiguous) {
-    args.y = block->y + op->weights.order[tile->first];
-    args.y_stride = (size_t)op->geometry.out;
-  }
+                         .rows = tile->rows, .used = tile->used, .y = to.y, .y_stride = to.stride};
+  if (sums.pieces > 1)
+    args.coefficients = repeat_coefficients(block, tile, sums.parts, sums.pieces);
   op->kernels.finish(&args);
-  if (!tile->contiguous) scatter(block, tile, args.y);
+}
+
+static void finish_whole(kb_block* block, const kb_tile* tile, kb_sums sums, kb_outputs to) {
+  const kb_op* op = block->op;
+  const kb_whole_rows* whole = &tile->whole;
+  kb_finish_whole_args args = {.sums = kb_block_own(block, block->plan->sums),
+                               .part_stride = sums.stride, .parts = sums.parts,
+                               .shifts = whole->shifts, .input_weights = whole->input_weights,
+                               .input_sums = kb_block_own(block, block->plan->whole_sums),
+                               .scales = whole->scales, .biases = whole->biases,
+                               .low = op->geometry.act_min, .high = op->geometry.act_max,
+                               .count = block->count, .rows = tile->rows, .used = tile->used,
+                               .y = to.y, .y_stride = to.stride};
+  if (op->weights.tap_starts) args.starts = bases_of(block, tile);
+  if (sums.pieces > 1) args.shifts = repeat_shifts(block, whole->shifts, sums.parts, sums.pieces);
+  op->kernels.finish_whole(&args);
+}
+
+static void run_tile(kb_block* block, const kb_tile* tile) {
+  const kb_op* op = block->op;
+  const kb_pieces pieces = kb_tile_pieces(op, tile);
+  const size_t stride = (size_t)block->count * (size_t)tile->rows * sizeof(int32_t);
+  const int parts = multiply(block, tile, pieces, stride);
+  kb_outputs to = {kb_block_own(block, block->plan->results), (size_t)tile->used};
+  if (tile->contiguous)
+    to = (kb_outputs){block->y + op->weights.order[tile->first], (size_t)op->geometry.out};
+  const kb_sums sums = {parts, (int)pieces.count, stride};
+  (op->weights.is_whole ? finish_whole : finish)(block, tile, sums, to);
+  if (!tile->contiguous) scatter(block, tile, to.y);
 }
 
 /* Channels without weights are their bias. */
@@ -142,6 +184,15 @@ static void write_dropped(const kb_block* block, const kb_tile* tile) {
     for (int p = 0; p < block->count; p++, y += op->geometry.out)
       *y = bias < low ? low : bias > high ? high : bias;
   }
+}
+
+/* Go to a group. Sums of levels are whole, but they may be larger than an int32: modulo 2^32. */
+static void enter(kb_block* block, int64_t group) {
+  kb_block_enter(block, group);
+  if (!block->op->weights.is_whole || !block->op->weights.needs_input_sums) return;
+  const double* sums = kb_block_own(block, block->plan->input_sums);
+  int32_t* whole = kb_block_own(block, block->plan->whole_sums);
+  for (int p = 0; p < block->count; p++) whole[p] = (int32_t)(uint32_t)(int64_t)sums[p];
 }
 
 static void run_item(void* context, int item, int worker) {
@@ -162,7 +213,7 @@ static void run_item(void* context, int item, int worker) {
       write_dropped(&block, tile);
       continue;
     }
-    if (tile->group != block.group) kb_block_enter(&block, tile->group);
+    if (tile->group != block.group) enter(&block, tile->group);
     run_tile(&block, tile);
   }
 }

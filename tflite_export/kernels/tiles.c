@@ -6,7 +6,7 @@ const kb_terms* kb_form_terms(const kb_input* input, kb_form form) {
   return form == KB_FORM_BITS ? &input->planes : &input->bytes;
 }
 
-static const kb_channel* channel_of(const kb_packer* packer, const kb_tile* tile, int row) {
+const kb_channel* kb_tile_channel(const kb_packer* packer, const kb_tile* tile, int row) {
   return &packer->channels[packer->weights->order[tile->first + row]];
 }
 
@@ -17,10 +17,10 @@ static int code_bits(kb_form form) {
 /* Channels of a tile of packed codes share their levels. */
 int kb_tile_shift(const kb_packer* packer, const kb_tile* tile, int row) {
   if (tile->form == KB_FORM_BITS || tile->form == KB_FORM_T1) return 0;
-  const int shift = kb_channel_shift(channel_of(packer, tile, row));
+  const int shift = kb_channel_shift(kb_tile_channel(packer, tile, row));
   if (!code_bits(tile->form) || packer->blob->encoding == KB_TABLE) return shift;
   for (int r = 0; r < tile->used; r++) {
-    if (kb_channel_shift(channel_of(packer, tile, r)) != shift) return 0;
+    if (kb_channel_shift(kb_tile_channel(packer, tile, r)) != shift) return 0;
   }
   return shift;
 }
@@ -32,7 +32,7 @@ static void set_levels(const kb_packer* packer, kb_tile* tile) {
     int level = code - shift;
     if (blob->encoding == KB_TABLE)
       level = code < blob->table_length ? kb_blob_i16(blob, KB_LEVELS, code) +
-                                              channel_of(packer, tile, 0)->zero - shift : 0;
+                                              kb_tile_channel(packer, tile, 0)->zero - shift : 0;
     tile->levels[code] = (int8_t)level;
   }
 }
@@ -75,7 +75,7 @@ static void advance(kb_walk* walk) {
 }
 
 static int pack_floats(kb_packer* packer, const kb_tile* tile, int row) {
-  const kb_channel* channel = channel_of(packer, tile, row);
+  const kb_channel* channel = kb_tile_channel(packer, tile, row);
   if (kb_channel_values(packer->blob, channel, packer->values, packer->numbers, packer->error))
     return -1;
   kb_walk walk = start(packer, tile, 0);
@@ -84,9 +84,9 @@ static int pack_floats(kb_packer* packer, const kb_tile* tile, int row) {
   return 0;
 }
 
-/* Whether numbers 0 and 1 stand for weights -s and s. As int8 they are -1 and 1, which need no sum of
- * the inputs: (sum - inputs / 2) * 2 s = (2 sum - inputs) * s, and twice a double is exact. */
-static int has_signs(const kb_packer* packer, const kb_tile* tile, const kb_channel* channel) {
+/* As int8 they are -1 and 1, which need no sum of the inputs: (sum - inputs / 2) * 2 s = (2 sum -
+ * inputs) * s, and twice a double is exact. */
+int kb_tile_has_signs(const kb_packer* packer, const kb_tile* tile, const kb_channel* channel) {
   return tile->form == KB_FORM_S8 && packer->input->linear && channel->linear &&
          channel->top == 1 && channel->zero == 0 && channel->scale != 0 &&
          channel->origin == -channel->scale / 2;
@@ -94,7 +94,7 @@ static int has_signs(const kb_packer* packer, const kb_tile* tile, const kb_chan
 
 static void pack_row(const kb_packer* packer, const kb_tile* tile, int row) {
   const int shift = code_bits(tile->form) ? 0 : kb_tile_shift(packer, tile, row);
-  const int signs = has_signs(packer, tile, channel_of(packer, tile, row));
+  const int signs = kb_tile_has_signs(packer, tile, kb_tile_channel(packer, tile, row));
   kb_walk walk = start(packer, tile, 0);
   for (int64_t k = 0; k < packer->blob->row; k++, advance(&walk)) {
     const int weight = packer->numbers[k] - shift;
@@ -144,7 +144,7 @@ static double multiplier_of(const kb_blob* blob, int64_t channel) {
 
 /* Scale, input weight and coefficients of one row. Those of evenly spaced levels are whole. */
 static void set_numbers(const kb_packer* packer, const kb_tile* tile, int row) {
-  const kb_channel* channel = channel_of(packer, tile, row);
+  const kb_channel* channel = kb_tile_channel(packer, tile, row);
   const kb_terms* terms = kb_form_terms(packer->input, tile->form);
   const int whole = channel->linear && channel->scale != 0;
   double unit = multiplier_of(packer->blob, channel->index);
@@ -158,7 +158,7 @@ static void set_numbers(const kb_packer* packer, const kb_tile* tile, int row) {
   if (whole)
     tile->input_weights[row] = (double)(kb_tile_shift(packer, tile, row) - channel->zero) +
                                channel->origin / channel->scale;
-  if (has_signs(packer, tile, channel)) {
+  if (kb_tile_has_signs(packer, tile, channel)) {
     tile->scales[row] /= 2;
     tile->input_weights[row] = 0;
   }
@@ -170,15 +170,23 @@ static void set_numbers(const kb_packer* packer, const kb_tile* tile, int row) {
   }
 }
 
+/* The same, and what outputs start from, for the numbers of a row. */
+static int set_row(const kb_packer* packer, const kb_tile* tile, int row) {
+  const kb_channel* channel = kb_tile_channel(packer, tile, row);
+  if (!packer->weights->is_whole) set_numbers(packer, tile, row);
+  if (!kb_has_patterns(packer->weights)) return 0;
+  if (kb_channel_numbers(packer->blob, channel, packer->numbers, packer->error)) return -1;
+  if (packer->weights->is_whole)
+    kb_tile_sum_starts(packer, tile, row);
+  else
+    sum_taps(packer, channel, tile->first + row, multiplier_of(packer->blob, channel->index));
+  return 0;
+}
+
 static int pack_channel(kb_packer* packer, kb_tile* tile, int row) {
-  const kb_channel* channel = channel_of(packer, tile, row);
-  const int64_t at = tile->first + row;
-  set_numbers(packer, tile, row);
+  const kb_channel* channel = kb_tile_channel(packer, tile, row);
+  if (set_row(packer, tile, row)) return -1;
   if (tile->form == KB_FORM_F32) return pack_floats(packer, tile, row);
-  if (packer->weights->tap_sums) {
-    if (kb_channel_numbers(packer->blob, channel, packer->numbers, packer->error)) return -1;
-    sum_taps(packer, channel, at, multiplier_of(packer->blob, channel->index));
-  }
   if ((code_bits(tile->form) ? kb_channel_codes : kb_channel_numbers)(
           packer->blob, channel, packer->numbers, packer->error))
     return -1;
@@ -193,6 +201,10 @@ int kb_tile_pack(kb_packer* packer, kb_tile* tile) {
   if (code_bits(tile->form)) set_levels(packer, tile);
   for (int row = 0; row < tile->used; row++) {
     if (pack_channel(packer, tile, row)) return -1;
+  }
+  if (packer->weights->is_whole) {
+    kb_tile_set_whole(packer, tile);
+    return 0;
   }
   int any = 0;
   for (int row = 0; row < tile->used; row++) any |= tile->input_weights[row] != 0;

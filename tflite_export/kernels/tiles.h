@@ -22,7 +22,19 @@ const kb_terms* kb_form_terms(const kb_input* input, kb_form form);
 /* What to subtract from the numbers of a tile's channel. */
 int kb_tile_shift(const kb_packer* packer, const kb_tile* tile, int row);
 
+/* The channel of a row. */
+const kb_channel* kb_tile_channel(const kb_packer* packer, const kb_tile* tile, int row);
+
+/* Whether numbers 0 and 1 stand for weights -s and s, and are packed as -1 and 1. */
+int kb_tile_has_signs(const kb_packer* packer, const kb_tile* tile, const kb_channel* channel);
+
 /* Fill the weights and the numbers of a tile, whose memory is there. */
 int kb_tile_pack(kb_packer* packer, kb_tile* tile);
+
+/* Fill what a tile of a layer on whole numbers has beside its weights. */
+void kb_tile_set_whole(const kb_packer* packer, kb_tile* tile);
+
+/* Fill the tap_starts of a row, whose numbers are in packer->numbers. */
+void kb_tile_sum_starts(const kb_packer* packer, const kb_tile* tile, int row);
 
 #endif

@@ -79,15 +79,11 @@ static int use_layout(kb_packer* packer, kb_image_kind kind) {
 }
 
 /* Bytes of one plane of a tile. */
-static int measure(kb_packer* packer, kb_tile* tile, size_t* bytes, size_t* numbers) {
+static int measure(kb_packer* packer, kb_tile* tile, size_t* bytes) {
   const kb_layout* layout = &packer->weights->layout[kb_image_of(tile->form)];
   const int channels = kb_unit_channels(tile->form);
   const int unit = kb_unit_weight_bytes(tile->form, packer->kernels->bits_unit_bytes);
   tile->units = layout->channels / channels + (layout->channels % channels != 0);
-  const size_t terms = tile->form == KB_FORM_F32
-                           ? 1 : (size_t)kb_form_terms(packer->input, tile->form)->count;
-  const size_t parts = terms * (size_t)tile->planes;
-  *numbers += (parts + 2) * (size_t)tile->rows;
   size_t all;
   if (__builtin_mul_overflow((size_t)(unit * tile->rows), (size_t)layout->taps,
                              &tile->plane_bytes) ||
@@ -110,31 +106,75 @@ static int needs_coefficients(const kb_packer* packer, const kb_tile* tile) {
   return 0;
 }
 
-static int allocate_tiles(kb_packer* packer) {
+/* Parts of a tile's sums. */
+static size_t parts_of(const kb_packer* packer, const kb_tile* tile) {
+  if (tile->form == KB_FORM_F32) return (size_t)tile->planes;
+  return (size_t)kb_form_terms(packer->input, tile->form)->count * (size_t)tile->planes;
+}
+
+/* Coefficients, input weights and scales of the tiles. */
+static int allocate_numbers(kb_packer* packer) {
   kb_weights* weights = packer->weights;
-  size_t bytes = 0, numbers = 0;
+  size_t numbers = 0;
   for (int64_t i = 0; i < weights->tiles; i++) {
-    kb_tile* tile = &weights->tile[i];
-    if (tile->form == KB_FORMS) continue;
-    if (use_layout(packer, kb_image_of(tile->form)) || measure(packer, tile, &bytes, &numbers))
-      return -1;
+    const kb_tile* tile = &weights->tile[i];
+    if (tile->form != KB_FORMS) numbers += (parts_of(packer, tile) + 2) * (size_t)tile->rows;
   }
-  weights->packed = kb_weights_alloc(weights, bytes + KB_SLACK, 1);
   weights->numbers = kb_weights_alloc(weights, numbers, sizeof *weights->numbers);
-  if (!weights->packed || !weights->numbers) return kb_fail(packer->error, "out of memory");
-  uint8_t* at = weights->packed;
+  if (!weights->numbers) return -1;
   double* number = weights->numbers;
   for (int64_t i = 0; i < weights->tiles; i++) {
     kb_tile* tile = &weights->tile[i];
     if (tile->form == KB_FORMS) continue;
-    tile->weights = at;
-    at += (size_t)tile->planes * tile->plane_bytes;
     tile->scales = number;
     tile->input_weights = number + tile->rows;
     number += 2 * tile->rows;
     if (!needs_coefficients(packer, tile)) continue;
     tile->coefficients = number;
-    number += kb_form_terms(packer->input, tile->form)->count * tile->planes * tile->rows;
+    number += parts_of(packer, tile) * (size_t)tile->rows;
+  }
+  return 0;
+}
+
+/* The same of whole numbers, and biases. */
+static int allocate_words(kb_packer* packer) {
+  kb_weights* weights = packer->weights;
+  size_t words = 0;
+  for (int64_t i = 0; i < weights->tiles; i++) {
+    const kb_tile* tile = &weights->tile[i];
+    if (tile->form != KB_FORMS) words += parts_of(packer, tile) + 3 * (size_t)tile->rows;
+  }
+  weights->words = kb_weights_alloc(weights, words, sizeof *weights->words);
+  if (!weights->words) return -1;
+  int32_t* word = weights->words;
+  for (int64_t i = 0; i < weights->tiles; i++) {
+    kb_tile* tile = &weights->tile[i];
+    if (tile->form == KB_FORMS) continue;
+    float* scales = (float*)(void*)(word + tile->rows);
+    tile->whole = (kb_whole_rows){.input_weights = word, .scales = scales,
+                                  .biases = scales + tile->rows, .shifts = word + 3 * tile->rows};
+    word += parts_of(packer, tile) + 3 * (size_t)tile->rows;
+  }
+  return 0;
+}
+
+static int allocate_tiles(kb_packer* packer) {
+  kb_weights* weights = packer->weights;
+  size_t bytes = 0;
+  for (int64_t i = 0; i < weights->tiles; i++) {
+    kb_tile* tile = &weights->tile[i];
+    if (tile->form == KB_FORMS) continue;
+    if (use_layout(packer, kb_image_of(tile->form)) || measure(packer, tile, &bytes)) return -1;
+  }
+  weights->packed = kb_weights_alloc(weights, bytes + KB_SLACK, 1);
+  if (!weights->packed || (weights->is_whole ? allocate_words : allocate_numbers)(packer))
+    return kb_fail(packer->error, "out of memory");
+  uint8_t* at = weights->packed;
+  for (int64_t i = 0; i < weights->tiles; i++) {
+    kb_tile* tile = &weights->tile[i];
+    if (tile->form == KB_FORMS) continue;
+    tile->weights = at;
+    at += (size_t)tile->planes * tile->plane_bytes;
   }
   return 0;
 }
@@ -190,12 +230,16 @@ static int allocate(kb_packer* packer) {
     if (!empty) weights->depthwise = kb_weights_alloc(weights, out * row, sizeof(float));
     return failed || !weights->multiplier || (!empty && !weights->depthwise);
   }
+  weights->is_whole = packer->channels && kb_is_whole(blob, packer->input, packer->channels);
   weights->order = kb_weights_alloc(weights, out, sizeof *weights->order);
   if (packer->input->offset != 0 && blob->encoding != KB_FLOATS && !empty) {
     size_t sums;
     if (__builtin_mul_overflow(out, taps, &sums)) return -1;
-    weights->tap_sums = kb_weights_alloc(weights, sums, sizeof *weights->tap_sums);
-    failed |= !weights->tap_sums;
+    if (weights->is_whole)
+      weights->tap_starts = kb_weights_alloc(weights, sums, sizeof *weights->tap_starts);
+    else
+      weights->tap_sums = kb_weights_alloc(weights, sums, sizeof *weights->tap_sums);
+    failed |= !kb_has_patterns(weights);
   }
   return failed || !weights->order;
 }
@@ -221,8 +265,10 @@ void kb_weights_destroy(kb_weights* weights) {
   free(weights->order);
   free(weights->bias);
   free(weights->tap_sums);
+  free(weights->tap_starts);
   free(weights->packed);
   free(weights->numbers);
+  free(weights->words);
   free(weights->depthwise);
   free(weights->multiplier);
   *weights = (kb_weights){0};

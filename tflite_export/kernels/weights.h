@@ -10,6 +10,14 @@
 #define KERASBITS_WEIGHTS_H
 
 #include "forms.h"
+#include "whole.h"
+
+/* What makes outputs of a tile's sums in a layer on whole numbers. */
+typedef struct {
+  int32_t* shifts;        /* [terms][planes], NULL if there is one and it is 0 */
+  int32_t* input_weights; /* [rows], NULL if all are 0 */
+  float *scales, *biases; /* [rows] */
+} kb_whole_rows;
 
 /* As many channels as a kernel takes, of one group. The form KB_FORMS stands for channels that are
  * dropped. */
@@ -27,6 +35,7 @@ typedef struct {
   double* coefficients;  /* [terms][planes][rows], NULL if there is one and it is 1 */
   double* input_weights; /* [rows], NULL if all are 0 */
   double* scales;        /* [rows] */
+  kb_whole_rows whole;   /* instead of these three, where the layer is on whole numbers */
 } kb_tile;
 
 typedef struct {
@@ -38,9 +47,12 @@ typedef struct {
   double* bias;         /* [out] in that order, with KB_MAX_ROWS zeros behind */
   double* tap_sums;     /* [taps][out] in that order: what a tap inside the image adds as its inputs
                            have an offset; NULL if they have none */
+  int is_whole;         /* whether outputs are made of whole numbers (whole.h) */
+  int32_t* tap_starts;  /* the same in such a layer, in whole numbers: part of a total */
   int needs_input_sums; /* whether some tile has input_weights */
   uint8_t* packed;      /* all weights */
-  double* numbers;      /* all coefficients, input weights and scales */
+  double* numbers;      /* all coefficients, input weights and scales, */
+  int32_t* words;       /* or all shifts, input weights, scales and biases */
   float* depthwise;     /* [taps][out] decoded weights of a depthwise layer, else NULL */
   double* multiplier;   /* [out] of a depthwise layer */
   size_t bytes;         /* allocated in all */
@@ -49,6 +61,16 @@ typedef struct {
 int kb_weights_create(const kb_blob* blob, const kb_input* input, const kb_kernels* kernels,
                       kb_weights* weights, kb_error error);
 void kb_weights_destroy(kb_weights* weights);
+
+/* Bytes of what outputs start from: a total of whole numbers, or base. */
+static inline int64_t kb_base_bytes(const kb_weights* weights) {
+  return weights->is_whole ? (int64_t)sizeof(int32_t) : (int64_t)sizeof(double);
+}
+
+/* Whether that depends on the taps that meet the input. */
+static inline int kb_has_patterns(const kb_weights* weights) {
+  return weights->tap_sums || weights->tap_starts;
+}
 
 /* Memory on the account of the weights. */
 void* kb_weights_alloc(kb_weights* weights, size_t count, size_t size);
