@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import keras
 
-from kerasbits import between_epochs
+from kerasbits import between_epochs, budget
 
 
 class AdjustBits(between_epochs.AdjustingBits, keras.callbacks.Callback):
     """Call `adjust` after every `every` epochs and at the end of training (BSQ).
 
     Put it before callbacks that evaluate or save, so that they see the adjusted model.
+    """
+
+
+class Budget(budget.MeetingBudget, keras.callbacks.Callback):
+    """Steer the strengths so that the frozen model takes no more than `size` bytes of weights or
+    `bops` bit operations a sample.
+
+    Put it before the callbacks that record logs. Arguments, law and errors: `MeetingBudget`.
     """
 
 

@@ -167,12 +167,20 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def report(model) -> Report:
-    """Costs of a model of any host, as it stands: real bits while training, whole once frozen."""
+def report(model, frozen: bool = False) -> Report:
+    """Costs of a model of any host, as it stands: real bits while training, whole once frozen.
+
+    Args:
+        model: of any host.
+        frozen: as `freeze` would leave it now. The model itself stays as it is.
+
+    Raises:
+        ValueError: `frozen` of a model with NaN or infinity in a quantizer, naming the layer.
+    """
     rows = []
     for path, layer in sites.walk(model):
         if getattr(layer, "hosts", None):
-            rows.append(_quantized_row(path, layer))
+            rows.append(_quantized_row(path, layer, frozen))
         elif kernels := [w for w in layer.weights if _is_kernel(w)]:
             rows.append(_float_row(path, layer, kernels))
     return Report(tuple(rows))
@@ -202,13 +210,13 @@ def summary(model) -> None:
     console.print(table)
 
 
-def _quantized_row(path: str, layer) -> Row:
+def _quantized_row(path: str, layer, frozen: bool) -> Row:
     kernel, source = layer.hosts.get("kernel"), layer.hosts.get("input")
     shape = tuple(layer.kernel.shape)
     weights = int(np.prod(shape))
     macs = (kernel or source).site.macs
-    bits = np.full(1, float(FLOAT_BITS)) if kernel is None else _bits(kernel)
-    input_bits = float(FLOAT_BITS) if source is None else float(np.mean(_bits(source)))
+    bits = np.full(1, float(FLOAT_BITS)) if kernel is None else _bits(kernel, frozen)
+    input_bits = float(FLOAT_BITS) if source is None else float(np.mean(_bits(source, frozen)))
     cost = LayerCost(macs=macs, weight_bits=float(bits.mean()), input_bits=input_bits)
     channels = 1 if kernel is None else kernel.site.channels
     per_channel = np.broadcast_to(bits, (channels,))
@@ -247,8 +255,11 @@ def _float_row(path: str, layer, kernels) -> Row:
     )
 
 
-def _bits(host) -> np.ndarray:
-    bits = ops.convert_to_numpy(host.quantizer.widths(host.state(), host.site))
+def _bits(host, frozen: bool) -> np.ndarray:
+    state = host.state()
+    if frozen:
+        state = {**state, **host.quantizer.freeze(sites.finite_state(host), host.site)}
+    bits = ops.convert_to_numpy(host.quantizer.widths(state, host.site))
     return np.atleast_1d(np.asarray(bits, np.float64))
 
 

@@ -96,7 +96,7 @@ def test_layers_and_models_need_no_maths():
     )  # fmt: skip
 
 
-NO_HOST = ("sites", "lifecycle", "report", "slots", "between_epochs")
+NO_HOST = ("sites", "lifecycle", "report", "slots", "between_epochs", "budget")
 
 
 def test_what_works_on_any_host_names_no_host():
@@ -104,7 +104,8 @@ def test_what_works_on_any_host_names_no_host():
     check(
         files,
         "kerasbits.quantizers.base", "kerasbits.packed", "kerasbits.bops", "kerasbits.sites",
-        "kerasbits.slots", "kerasbits.lifecycle", "kerasbits.report", "keras.ops", "numpy", "rich",
+        "kerasbits.slots", "kerasbits.lifecycle", "kerasbits.report", "kerasbits.between_epochs",
+        "keras.ops", "numpy", "rich",
     )  # fmt: skip
 
 

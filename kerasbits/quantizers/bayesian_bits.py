@@ -202,15 +202,15 @@ class BayesianBits(Quantizer):
         on = hard_concrete.probability_on(self._width_phi(state))
         channels = state.get("phi_prune")
         channel_on = None if channels is None else hard_concrete.probability_on(channels)
-        share = site.share if self.cost == "bops" else None
-        costs = [1.0 if share is None else b * share for b in maths.WIDTHS]
+        costs = [site.share * (b if self.cost == "bops" else 1.0) for b in maths.WIDTHS]
         live = 1.0 - ops.cast(_is_fixed(state), "float32")
         return self.strength * live * maths.expected_cost(on, channel_on, costs)
 
     def share(self, site: Site, sites: Sequence[Site]) -> float:
-        """Multiply-accumulates of the layer relative to the largest layer; 1 if none has any."""
+        """Multiply-accumulates of the layer relative to the largest layer; 1 if none has any, or
+        if they do not count."""
         largest = max((s.macs for s in sites), default=0)
-        return site.macs / largest if largest > 0 else 1.0
+        return site.macs / largest if largest > 0 and self.cost == "bops" else 1.0
 
     def widths(self, state: State, site: Site):
         """The width that inference uses, a whole number also while training; `(C,)` if pruned."""

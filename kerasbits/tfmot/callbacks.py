@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import tf_keras
 
-from kerasbits import between_epochs
+from kerasbits import between_epochs, budget
 
 
 class AdjustBits(between_epochs.AdjustingBits, tf_keras.callbacks.Callback):
     """`kerasbits.callbacks.AdjustBits` for tf_keras."""
+
+
+class Budget(budget.MeetingBudget, tf_keras.callbacks.Callback):
+    """`kerasbits.callbacks.Budget` for tf_keras."""
 
 
 class FreezeBits(between_epochs.FreezingBits, tf_keras.callbacks.Callback):

@@ -95,7 +95,7 @@ def test_loss_by_hand():
     w = np.ones((3, 2), np.float32)
     site = Site(shape=(3, 2), macs=50, share=0.25)
     on = 1 / (1 + np.exp(-(0.7 + 1.598597)))  # P(z > 0) at phi = 0.7
-    for cost, costs in (("const", [1] * 5), ("bops", [0.25 * b for b in maths.WIDTHS])):
+    for cost, costs in (("const", [0.25] * 5), ("bops", [0.25 * b for b in maths.WIDTHS])):
         for prune in (True, False):
             quantizer = BayesianBits(0.1, cost, prune, phi=0.7)
             first = on * costs[0] if prune else 1.0
@@ -111,6 +111,7 @@ def test_share_is_relative_to_the_largest_layer():
     assert [quantizer.share(s, sites) for s in sites] == [0, 0.25, 1]
     none = [Site(), Site()]
     assert quantizer.share(none[0], none) == 1
+    assert BayesianBits(cost="const").share(sites[0], sites) == 1
 
 
 def test_loss_is_silent_once_frozen():
