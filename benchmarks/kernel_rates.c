@@ -136,8 +136,10 @@ typedef struct {
   kb_levels levels;
   kb_pack_bits pack_bits;
   kb_sum_tables sum_tables;
-  kb_signs signs;
+  kb_put_planes planes;
+  kb_search search;
   kb_grid grid;
+  kb_steps steps;
   const float* x;
   const uint8_t* codes;
   uint8_t* to; /* the longest are tables, 8 bytes a value */
@@ -161,9 +163,19 @@ static double sum_tables(const void* context) {
   return VALUES;
 }
 
-static double find_signs(const void* context) {
+/* Two planes, as of ls2. */
+static double find_planes(const void* context) {
+  static const float scales[] = {0.5f, 0.25f};
   const values* of = context;
-  of->signs(-1, 1, of->x, VALUES, of->to);
+  const kb_planes planes = {-1, 1, 2, scales};
+  uint8_t* const to[] = {of->to, of->to + VALUES};
+  of->planes(&planes, of->x, VALUES, to);
+  return VALUES;
+}
+
+static double search(const void* context) {
+  const values* of = context;
+  of->search(&of->steps, of->x, VALUES, of->to);
   return VALUES;
 }
 
@@ -178,6 +190,7 @@ static values* values_of(void) {
     codes[i] = (uint8_t)(random >> 24);
   }
   of->grid = (kb_grid){.lo = -1, .hi = 1, .origin = 0, .step = 1.0f / 127, .zero = 127, .top = 254};
+  of->steps = (kb_steps){.depth = 4, .borders = {[1] = 0, -0.5f, 0.5f, -0.75f, -0.25f, 0.25f}};
   of->x = x;
   of->codes = codes;
   of->to = memory(VALUES * KB_TABLE_BYTES / 4);
@@ -237,7 +250,9 @@ static void add_all(subjects* to) {
 #include "kernels.inc"
 #define KB_SUM_TABLES(function, isa) ADD_VALUES(function, isa, sum_tables, sum_tables)
 #include "kernels.inc"
-#define KB_SIGNS(function, isa, bytes) ADD_VALUES(function, isa, signs, find_signs)
+#define KB_PLANES(function, isa, bytes) ADD_VALUES(function, isa, planes, find_planes)
+#include "kernels.inc"
+#define KB_SEARCH(function, isa) ADD_VALUES(function, isa, search, search)
 #include "kernels.inc"
 #define KB_DEPTHWISE(function, isa)         \
   if (kb_isa_supported(isa)) {              \

@@ -1,5 +1,5 @@
-/* Functions of kernels.inc that take inputs: the scalar ones against hand-computed values
- * and definitions, the others against the scalar ones, bit by bit. */
+/* What kernels do with inputs: the scalar functions against hand-computed values and definitions, the
+ * others against the scalar ones, bit by bit. */
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -97,36 +97,43 @@ static int bits_set(const uint8_t* image, size_t bytes) {
   return count;
 }
 
-static int check_bits(const char* name, kb_pack_bits pack, kb_signs signs, int unit_bytes) {
+static int check_image(const char* name, const uint8_t* image, int unit_bytes, const uint8_t* want,
+                       size_t count) {
+  int set = 0, wrong = 0;
+  for (size_t i = 0; i < count; i++) {
+    set += want[i];
+    if (bit_of(image, unit_bytes, i) != want[i] && !wrong++)
+      printf("%s: expected bit %d at %zu of %zu\n", name, want[i], i, count);
+  }
+  if (bits_set(image, (count + 63) / 64 * (size_t)unit_bytes) != set && !wrong++)
+    printf("%s: expected zero bits behind %zu values\n", name, count);
+  return wrong;
+}
+
+/* An instruction set that has a product of bits has both ways to the units that it takes. */
+static int check_unit(const char* name, int is_taken, int of_table, int unit_bytes) {
+  if (!is_taken || of_table == unit_bytes) return 0;
+  printf("%s: expected units of %d bytes, got %d\n", name, of_table, unit_bytes);
+  return 1;
+}
+
+static int check_pack(const char* name, kb_pack_bits pack, kb_isa_id isa, int unit_bytes) {
   enum { kMost = 400 };
-  int wrong = 0;
+  kb_kernels table;
+  if (!kb_isa_supported(isa)) return 0;
+  kb_kernels_of(isa, &table);
+  int wrong = check_unit(name, table.pack_bits == pack, table.bits_unit_bytes, unit_bytes);
   for (int trial = 0; trial < 2000; trial++) {
     const size_t count = (size_t)between(1, kMost), bytes = (count + 63) / 64 * (size_t)unit_bytes;
     const int shift = between(0, 7);
-    const float lo = -fraction(), hi = trial % 3 ? fraction() : lo;
-    float* x = malloc(count * sizeof *x);
-    uint8_t *levels = malloc(count), *image = malloc(bytes);
+    uint8_t *levels = malloc(count), *image = malloc(bytes), want[kMost];
     for (size_t i = 0; i < count; i++) {
-      const kb_grid grid = {.step = 0.5f, .top = 3};
-      x[i] = draw_point(&grid);
       levels[i] = (uint8_t)draw();
+      want[i] = levels[i] >> shift & 1;
     }
     memset(image, 255, bytes);
-    if (pack)
-      pack(levels, count, shift, image);
-    else
-      signs(lo, hi, x, count, image);
-    int set = 0;
-    for (size_t i = 0; i < count; i++) {
-      const float clipped = x[i] < lo ? lo : x[i] > hi ? hi : x[i];
-      const int want = pack ? levels[i] >> shift & 1 : clipped >= 0;
-      set += want;
-      if (bit_of(image, unit_bytes, i) != want && !wrong++)
-        printf("%s: expected bit %d at %zu of %zu\n", name, want, i, count);
-    }
-    if (bits_set(image, bytes) != set && !wrong++)
-      printf("%s: expected zero bits behind %zu values\n", name, count);
-    free(x);
+    pack(levels, count, shift, image);
+    wrong += check_image(name, image, unit_bytes, want, count);
     free(levels);
     free(image);
   }
@@ -134,19 +141,118 @@ static int check_bits(const char* name, kb_pack_bits pack, kb_signs signs, int u
   return wrong;
 }
 
-static int check_pack(const char* name, kb_pack_bits pack, kb_isa_id isa, int unit_bytes) {
-  return kb_isa_supported(isa) ? check_bits(name, pack, NULL, unit_bytes) : 0;
+enum { kMostPlanes = 16, kMostValues = 400 };
+
+/* Bits of residuals by the definition. */
+static void define_planes(const kb_planes* planes, float x, size_t i,
+                          uint8_t want[][kMostValues]) {
+  float rest = x < planes->lo ? planes->lo : x > planes->hi ? planes->hi : x;
+  for (int p = 0; p < planes->count; p++) {
+    want[p][i] = rest >= 0;
+    rest = want[p][i] ? rest - planes->scales[p] : rest + planes->scales[p];
+  }
 }
 
-/* An instruction set that has a product of bits has both ways to the units that it takes. */
-static int check_signs(const char* name, kb_signs signs, kb_isa_id isa, int unit_bytes) {
+/* Scales that halve or are any, with values on the borders between codes, beside them, and any. */
+static float draw_value(const kb_planes* planes) {
+  const kb_grid grid = {.step = 0.5f, .top = 3};
+  if (draw() % 2) return draw_point(&grid);
+  float x = 0;
+  for (int p = 0; p < planes->count && draw() % 4; p++)
+    x += draw() % 2 ? planes->scales[p] : -planes->scales[p];
+  return draw() % 3 ? x : nextafterf(x, draw() % 2 ? INFINITY : -INFINITY);
+}
+
+static int try_planes(const char* name, kb_put_planes put, int unit_bytes) {
+  float scales[kMostPlanes];
+  const size_t count = (size_t)between(1, kMostValues);
+  const size_t bytes = (count + 63) / 64 * (size_t)unit_bytes;
+  kb_planes planes = {.lo = -INFINITY, .hi = INFINITY, .count = between(1, 3), .scales = scales};
+  if (draw() % 8 == 0) planes.count = between(4, kMostPlanes);
+  for (int p = 0; p < planes.count; p++)
+    scales[p] = draw() % 2 ? ldexpf(1, -p) : (fraction() - 0.1f) * ldexpf(1, between(-9, 9));
+  if (draw() % 3 == 0) planes.lo = -fraction(), planes.hi = draw() % 3 ? fraction() : planes.lo;
+  float* x = malloc(count * sizeof *x);
+  uint8_t want[kMostPlanes][kMostValues], *images[kMostPlanes];
+  for (size_t i = 0; i < count; i++) define_planes(&planes, x[i] = draw_value(&planes), i, want);
+  for (int p = 0; p < planes.count; p++) images[p] = memset(malloc(bytes), 255, bytes);
+  put(&planes, x, count, images);
+  int wrong = 0;
+  for (int p = 0; p < planes.count; p++) {
+    wrong += check_image(name, images[p], unit_bytes, want[p], count);
+    free(images[p]);
+  }
+  free(x);
+  return wrong;
+}
+
+static int check_planes(const char* name, kb_put_planes put, kb_isa_id isa, int unit_bytes) {
   kb_kernels table;
   if (!kb_isa_supported(isa)) return 0;
   kb_kernels_of(isa, &table);
-  int wrong = check_bits(name, NULL, signs, unit_bytes);
-  if (table.signs == signs && table.bits_unit_bytes != unit_bytes && ++wrong)
-    printf("%s: expected units of %d bytes, got %d\n", name, table.bits_unit_bytes, unit_bytes);
+  int wrong = check_unit(name, table.put_planes == put, table.bits_unit_bytes, unit_bytes);
+  for (int trial = 0; trial < 2000; trial++) wrong += try_planes(name, put, unit_bytes);
+  printf("%-24s %s\n", name, wrong ? "WRONG" : "ok");
   return wrong;
+}
+
+/* Sorted borders in the order of a search of `depth`, with NaN behind the last. */
+static void plant(const float* borders, int count, kb_steps* steps) {
+  for (int i = 0; i < (1 << steps->depth) - 1; i++) {
+    int at = i + 1, level = steps->depth - 1; /* 1 + the place from the left, of the bottom row */
+    for (; at % 2 == 0; at /= 2) level--;
+    steps->borders[(1 << level) + at / 2] = i < count ? borders[i] : NAN;
+  }
+}
+
+static int compare_floats(const void* a, const void* b) {
+  const float x = *(const float*)a, y = *(const float*)b;
+  return (x > y) - (x < y);
+}
+
+/* The level's number is that of borders that are reached, however they are counted. */
+static int check_search(const char* name, kb_search search, kb_isa_id isa) {
+  enum { kMost = 133, kMostBorders = 255 };
+  int wrong = 0;
+  if (!kb_isa_supported(isa)) return 0;
+  for (int trial = 0; trial < 2000; trial++) {
+    kb_steps steps = {.depth = draw() % 2 ? 4 : between(4, 8)};
+    const kb_grid grid = {.step = 0.25f, .zero = 9, .top = 15};
+    const int borders = between(0, (1 << steps.depth) - 1);
+    const size_t count = (size_t)between(0, kMost);
+    float sorted[kMostBorders], *x = malloc(count * sizeof *x + 1);
+    uint8_t *got = malloc(count + 1);
+    for (int i = 0; i < borders; i++)
+      while (isnan(sorted[i] = draw_point(&grid))) continue;
+    qsort(sorted, (size_t)borders, sizeof *sorted, compare_floats);
+    plant(sorted, borders, &steps);
+    for (int i = 0; i < 256; i++) steps.levels[i] = (uint8_t)(255 - i * 3);
+    for (size_t i = 0; i < count; i++)
+      x[i] = borders && draw() % 2 ? sorted[between(0, borders - 1)] : draw_point(&grid);
+    search(&steps, x, count, got);
+    for (size_t i = 0; i < count; i++) {
+      int reached = 0;
+      for (int b = 0; b < borders; b++) reached += x[i] >= sorted[b];
+      if (got[i] != steps.levels[reached] && !wrong++)
+        printf("%s: x %.9g, depth %d: expected %d, got %d at %zu of %zu\n", name, x[i], steps.depth,
+               steps.levels[reached], got[i], i, count);
+    }
+    free(x);
+    free(got);
+  }
+  printf("%-24s %s\n", name, wrong ? "WRONG" : "ok");
+  return wrong;
+}
+
+/* Scales 2 and 1: 1.5 is 2 - 1, -2 + 2 is not below 0, and NaN has no bits. */
+static int check_planes_by_hand(void) {
+  const float scales[] = {2, 1}, x[] = {1.5f, 2, -2, -2.5f, 9, NAN};
+  const kb_planes planes = {-INFINITY, INFINITY, 2, scales};
+  uint8_t first[8], second[8], *images[] = {first, second};
+  kb_planes_scalar(&planes, x, 6, images);
+  if (first[0] == 0x13 && second[0] == 0x16) return 0;
+  printf("kb_planes_scalar: expected other bits of the values computed by hand\n");
+  return 1;
 }
 
 /* Each table entry is a sum of the four levels that its number names. */
@@ -173,10 +279,11 @@ static int check_sum_tables(const char* name, kb_sum_tables tables, kb_isa_id is
 }
 
 int main(void) {
-  int wrong = check_levels_by_hand();
+  int wrong = check_levels_by_hand() + check_planes_by_hand();
 #define KB_LEVELS(name, isa) wrong += check_levels(#name, name, isa);
 #define KB_PACK_BITS(name, isa, unit_bytes) wrong += check_pack(#name, name, isa, unit_bytes);
-#define KB_SIGNS(name, isa, unit_bytes) wrong += check_signs(#name, name, isa, unit_bytes);
+#define KB_PLANES(name, isa, unit_bytes) wrong += check_planes(#name, name, isa, unit_bytes);
+#define KB_SEARCH(name, isa) wrong += check_search(#name, name, isa);
 #define KB_SUM_TABLES(name, isa) wrong += check_sum_tables(#name, name, isa);
 #include "kernels.inc"
   return wrong > 0;

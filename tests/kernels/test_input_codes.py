@@ -1,14 +1,24 @@
 """Codes of inputs in the C library, against the grids."""
 
+import itertools
+
 import numpy as np
 import pytest
 from kernels.layers_for_tests import GRIDS, f32, make_grid, random_layer, random_weight
 from kernels.reference_for_tests import expected
 
-from kerasbits.packed import FloatGrid, Floats, PackedTensor, PlanesGrid, UniformGrid
+from kerasbits.packed import (
+    FloatGrid,
+    Floats,
+    PackedTensor,
+    PlanesGrid,
+    TableGrid,
+    Uniform,
+    UniformGrid,
+)
 from tflite_export.blob.header import MAX_ZERO
 from tflite_export.blob.writer import PackedLayer, write_blob
-from tflite_export.native import NativeOp
+from tflite_export.native import NativeOp, isa
 
 
 @pytest.mark.parametrize("grid", [g for g in GRIDS if not g.startswith("float")])
@@ -72,6 +82,61 @@ def test_outer_codes_of_the_largest_zeros(monkeypatch, instructions, bits, zero)
     beyond = UniformGrid(bits, -np.inf, np.inf, 0.0, 1.0, zero + int(np.sign(zero)))
     with pytest.raises(ValueError, match="input zero within"):
         write_blob(PackedLayer("dense", weight, beyond))
+
+
+def unit_layer(op, grid, bits):
+    """A layer that returns the value of its input, by a weight of 1."""
+    shape = (1, 1) if op == "dense" else (1, 1, 1, 1)
+    one = Uniform(f32([1]), np.zeros(1, np.int32), f32([0]))
+    weight = PackedTensor("w", np.ones(shape, np.uint16), np.array([bits]), len(shape) - 1, one)
+    return PackedLayer(op, weight, grid)
+
+
+def around_borders(grid):
+    """Numbers on the borders between codes, a few floats beside them, and others."""
+    if isinstance(grid, PlanesGrid):
+        signs = itertools.product((-1, 0, 1), repeat=len(grid.scales))
+        borders = f32([f32(s) @ grid.scales for s in signs])
+    else:
+        borders = np.concatenate([grid.midpoints, -grid.midpoints]) * np.float32(grid.unit)
+    x = [np.linspace(-3, 3, 331), borders, [0.0, -0.0, 1e-45, 1e38, np.inf, -np.inf, np.nan]]
+    for towards in (np.inf, -np.inf):
+        near = borders
+        for _ in range(3):
+            near = np.nextafter(near, np.float32(towards))
+            x.append(near)
+    return f32(np.concatenate(x))
+
+
+def long_table(count, step, signed):
+    """Levels `step` apart."""
+    levels = np.arange(count) * step
+    middles = f32((levels[1:] + levels[:-1]) / 2 / levels[-1])
+    scale = float(np.float32(2.0 / levels[-1]))
+    return TableGrid(10, signed, levels.astype(np.int16), middles, 2.0, scale)
+
+
+LISTED = [make_grid(g) for g in GRIDS if g.startswith(("table", "planes"))] + [
+    TableGrid(4, True, np.array([0, 1, 3, 4], np.int16), f32([1e-39, 0.2, 0.6]), 1.5, 0.5),
+    *(long_table(*size, signed) for size in ((17, 1), (128, 2), (300, 5)) for signed in (0, 1)),
+]
+"""Grids of listed levels and planes: few codes, up to 256, more; levels of a byte, and of two."""
+
+
+@pytest.mark.parametrize("instructions", ["scalar", "avx2", None])
+@pytest.mark.parametrize("number", range(len(LISTED)))
+def test_levels_change_where_codes_do(monkeypatch, number, instructions):
+    if instructions:
+        monkeypatch.setenv("KERASBITS_ISA", instructions)
+    if instructions and isa() != instructions:
+        pytest.skip(f"this machine has no {instructions}")
+    grid = LISTED[number]
+    x = around_borders(grid)
+    want = grid.values(grid.codes(x))
+    for op, bits in (("dense", 8), ("conv2d", 8), ("conv2d", 1)):
+        with NativeOp(write_blob(unit_layer(op, grid, bits))) as native:
+            y = native.run(x.reshape((-1, 1) if op == "dense" else (1, 1, -1, 1))).ravel()
+        np.testing.assert_allclose(y, want, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("grid", [g for g in GRIDS if not g.startswith("float")])

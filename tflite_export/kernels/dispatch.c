@@ -105,7 +105,7 @@ static void offer_gemm(kb_kernels* table, kb_gemm gemm, kb_form form, kb_isa_id 
 }
 
 void kb_kernels_of(kb_isa_id isa, kb_kernels* kernels) {
-  kb_isa_id at[7] = {KB_ISA_SCALAR}; /* where each function comes from */
+  kb_isa_id at[8] = {KB_ISA_SCALAR}; /* where each function comes from */
   *kernels = (kb_kernels){.isa = isa};
 #define OFFER(place, name, from, field)                               \
   if (serves(from, isa, kernels->field != NULL, at[place])) {         \
@@ -116,9 +116,10 @@ void kb_kernels_of(kb_isa_id isa, kb_kernels* kernels) {
 #define KB_LEVELS(name, from) OFFER(0, name, from, levels)
 #define KB_FINISH(name, from) OFFER(1, name, from, finish)
 #define KB_DEPTHWISE(name, from) OFFER(2, name, from, depthwise)
-#define KB_SIGNS(name, from, unit_bytes) OFFER(3, name, from, signs)
+#define KB_PLANES(name, from, unit_bytes) OFFER(3, name, from, put_planes)
 #define KB_SUM_TABLES(name, from) OFFER(5, name, from, sum_tables)
 #define KB_FINISH_WHOLE(name, from) OFFER(6, name, from, finish_whole)
+#define KB_SEARCH(name, from) OFFER(7, name, from, search)
 #define KB_PACK_BITS(name, from, unit_bytes)                        \
   if (serves(from, isa, kernels->pack_bits != NULL, at[4]))         \
     kernels->bits_unit_bytes = unit_bytes;                          \

@@ -117,40 +117,57 @@ static int is_dense(const kb_strip* strip, const kb_image* image) {
   return image->pixel_bytes * 64 == n * unit && groups(strip) == 1 && image->spacing[1] == 1;
 }
 
-/* Bits of `count` levels, or signs of as many floats if there are no levels. Of the last unit no
- * more is written than the pixels take: what lies behind may be theirs who fill the next row. */
-static void put_bits(const kb_strip* strip, const uint8_t* levels, const float* x, int shift,
-                     size_t count, size_t bytes, uint8_t* to) {
-  const kb_kernels* kernels = &strip->op->kernels;
-  const size_t unit = (size_t)kernels->bits_unit_bytes, units = bytes / unit;
-  const size_t whole = bytes % unit ? units * 64 : count;
-  uint8_t last[16];
-  if (whole && levels) kernels->pack_bits(levels, whole, shift, to);
-  if (whole && !levels) kernels->signs(strip->op->input.lo, strip->op->input.hi, x, whole, to);
-  if (whole == count) return;
-  if (levels)
-    kernels->pack_bits(levels + whole, count - whole, shift, last);
-  else
-    kernels->signs(strip->op->input.lo, strip->op->input.hi, x + whole, count - whole, last);
-  memcpy(to + units * unit, last, bytes - units * unit);
+/* As many as are put there one by one. */
+static int64_t pieces_of(const kb_strip* strip, const kb_image* image, const kb_place* place) {
+  return is_dense(strip, image) ? place->visible > 0 : place->visible;
 }
 
-/* One term of one group: bits of levels, or signs of floats. */
-static kb_place put_term(const kb_strip* strip, const uint8_t* levels, int shift, size_t term,
-                         size_t group) {
+/* How much of `count` numbers, whose bits have room for `bytes`, is done in whole units. Of the last
+ * unit no more is written than the pixels take: what lies behind may be theirs who fill the next row. */
+static size_t in_whole_units(size_t count, size_t bytes, size_t unit) {
+  return bytes % unit ? bytes / unit * 64 : count;
+}
+
+static void put_levels(const kb_strip* strip, const uint8_t* levels, int shift, size_t count,
+                       size_t bytes, uint8_t* to) {
+  const kb_kernels* kernels = &strip->op->kernels;
+  const size_t unit = (size_t)kernels->bits_unit_bytes;
+  const size_t whole = in_whole_units(count, bytes, unit), at = whole / 64 * unit;
+  uint8_t last[16];
+  if (whole) kernels->pack_bits(levels, whole, shift, to);
+  if (whole == count) return;
+  kernels->pack_bits(levels + whole, count - whole, shift, last);
+  memcpy(to + at, last, bytes - at);
+}
+
+/* Bits of all planes of floats; `to` is where those of each plane go. */
+static void put_planes(const kb_strip* strip, const float* x, size_t count, size_t bytes,
+                       uint8_t* const* to) {
+  const kb_input* input = &strip->op->input;
+  const kb_kernels* kernels = &strip->op->kernels;
+  const kb_planes planes = {input->lo, input->hi, input->bits, input->borders};
+  const size_t unit = (size_t)kernels->bits_unit_bytes;
+  const size_t whole = in_whole_units(count, bytes, unit), at = whole / 64 * unit;
+  uint8_t last[KB_MAX_BITS][16], *lasts[KB_MAX_BITS];
+  if (whole) kernels->put_planes(&planes, x, whole, to);
+  if (whole == count) return;
+  for (int p = 0; p < input->bits; p++) lasts[p] = last[p];
+  kernels->put_planes(&planes, x + whole, count - whole, lasts);
+  for (int p = 0; p < input->bits; p++) memcpy(to[p] + at, last[p], bytes - at);
+}
+
+/* One term of one group: bits of levels. */
+static void put_term(const kb_strip* strip, const uint8_t* levels, int shift, size_t term,
+                     size_t group) {
   const kb_image* image = &strip->plan->image[KB_IMAGE_BITS];
   const size_t n = channels(strip), all = n * groups(strip);
   const kb_place place = place_of(strip, image, term, group);
-  const int dense = is_dense(strip, image);
-  const int64_t pieces = !dense ? place.visible : place.visible > 0;
-  const size_t of_piece = dense ? (size_t)place.visible : 1;
+  const int64_t pieces = pieces_of(strip, image, &place);
+  const size_t pixels = is_dense(strip, image) ? (size_t)place.visible : 1;
   uint8_t* to = place.first;
-  for (int64_t i = 0; i < pieces; i++, to += place.step) {
-    const size_t at = (size_t)i * all + group * n;
-    put_bits(strip, levels ? levels + at : NULL, strip->x + at, shift, n * of_piece,
-             image->pixel_bytes * of_piece, to);
-  }
-  return place;
+  for (int64_t i = 0; i < pieces; i++, to += place.step)
+    put_levels(strip, levels + (size_t)i * all + group * n, shift, n * pixels,
+               image->pixel_bytes * pixels, to);
 }
 
 static void fill_bits(const kb_strip* strip) {
@@ -210,35 +227,80 @@ static void sum_levels(const kb_strip* strip) {
   }
 }
 
-/* Whether the input is one bit, its sign, and nobody needs it as a level. */
-static int is_sign(const kb_op* op, const kb_plan* plan) {
-  return op->input.kind == KB_INPUT_PLANES && op->input.bits == 1 &&
-         plan->image[KB_IMAGE_BITS].used &&
+/* Whether the input is planes that nobody needs as levels. */
+static int is_planes(const kb_op* op, const kb_plan* plan) {
+  return op->input.kind == KB_INPUT_PLANES && plan->image[KB_IMAGE_BITS].used &&
          kb_packs_pixels(&op->weights.layout[KB_IMAGE_BITS], &op->geometry) &&
          !plan->image[KB_IMAGE_U8].used && !plan->image[KB_IMAGE_S16].used &&
          !plan->image[KB_IMAGE_TABLES].used;
 }
 
-static double bits_set(const uint8_t* bytes, size_t count) {
-  uint64_t total = 0, word;
-  for (; count >= sizeof word; count -= sizeof word, bytes += sizeof word) {
-    memcpy(&word, bytes, sizeof word);
-    total += (uint64_t)__builtin_popcountll(word);
-  }
-  word = 0;
-  memcpy(&word, bytes, count);
-  return (double)(total + (uint64_t)__builtin_popcountll(word));
+/* How many bits of each byte are set. */
+static uint64_t bits_of_bytes(uint64_t word) {
+  word -= word >> 1 & UINT64_C(0x5555555555555555);
+  word = (word & UINT64_C(0x3333333333333333)) + (word >> 2 & UINT64_C(0x3333333333333333));
+  return (word + (word >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
 }
 
-static void fill_signs(const kb_strip* strip) {
+/* All processors count without an instruction for it. Bytes hold the counts of 31 words; their sum
+ * needs 16 bits. */
+static double bits_set(const uint8_t* bytes, size_t count) {
+  enum { kWords = 31 };
+  const uint64_t even = UINT64_C(0x00ff00ff00ff00ff);
+  uint64_t total = 0;
+  while (count) {
+    uint64_t counts = 0;
+    uint64_t word = 0;
+    int words = 0;
+    for (; words < kWords && count >= sizeof word; words++, count -= sizeof word) {
+      memcpy(&word, bytes, sizeof word);
+      counts += bits_of_bytes(word);
+      bytes += sizeof word;
+    }
+    if (words < kWords && count) {
+      word = 0;
+      memcpy(&word, bytes, count);
+      counts += bits_of_bytes(word);
+      count = 0;
+    }
+    total += ((counts & even) + (counts >> 8 & even)) * UINT64_C(0x0001000100010001) >> 48;
+  }
+  return (double)total;
+}
+
+/* Sum of the inputs of each pixel from the bits of its planes: the whole numbers of sum_levels. */
+static void sum_planes(const kb_strip* strip, size_t group, const kb_place* places) {
   const kb_image* image = &strip->plan->image[KB_IMAGE_BITS];
+  const kb_terms* terms = &strip->op->input.planes;
+  double* sums = sums_of(strip, group);
+  for (int64_t i = 0; i < places[0].visible; i++) {
+    sums[i] = 0;
+    for (int t = 0; t < terms->count; t++)
+      sums[i] += terms->term[t].factor *
+                 bits_set(places[t].first + (size_t)i * places[t].step, image->pixel_bytes);
+  }
+}
+
+/* The first plane is the highest bit of a code. */
+static void fill_planes(const kb_strip* strip) {
+  const kb_image* image = &strip->plan->image[KB_IMAGE_BITS];
+  const kb_terms* terms = &strip->op->input.planes;
+  const size_t n = channels(strip), all = n * groups(strip);
   for (size_t g = 0; g < groups(strip); g++) {
-    const kb_place place = put_term(strip, NULL, 0, 0, g);
-    if (!strip->op->weights.needs_input_sums) continue;
-    double* sums = sums_of(strip, g);
-    const uint8_t* pixel = place.first;
-    for (int64_t i = 0; i < place.visible; i++, pixel += place.step)
-      sums[i] = bits_set(pixel, image->pixel_bytes);
+    kb_place places[KB_MAX_BITS];
+    uint8_t* to[KB_MAX_BITS];
+    for (int t = 0; t < terms->count; t++) {
+      places[t] = place_of(strip, image, (size_t)t, g);
+      to[terms->count - 1 - terms->term[t].shift] = places[t].first;
+    }
+    const int64_t pieces = pieces_of(strip, image, &places[0]);
+    const size_t pixels = is_dense(strip, image) ? (size_t)places[0].visible : 1;
+    for (int64_t i = 0; i < pieces; i++) {
+      put_planes(strip, strip->x + (size_t)i * all + g * n, n * pixels, image->pixel_bytes * pixels,
+                 to);
+      for (int t = 0; t < terms->count; t++) to[t] += places[0].step;
+    }
+    if (strip->op->weights.needs_input_sums) sum_planes(strip, g, places);
   }
 }
 
@@ -248,8 +310,8 @@ static void fill_strip(kb_strip* strip) {
   const kb_image* bytes = &plan->image[KB_IMAGE_U8];
   const size_t all = channels(strip) * groups(strip);
   if (plan->image[KB_IMAGE_F32].used) fill_floats(strip);
-  if (is_sign(op, plan)) {
-    fill_signs(strip);
+  if (is_planes(op, plan)) {
+    fill_planes(strip);
     return;
   }
   if (op->input.kind == KB_INPUT_FLOAT || op->weights.layout[KB_IMAGE_F32].used) return;

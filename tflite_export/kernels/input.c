@@ -80,12 +80,13 @@ int kb_input_create(const kb_blob* blob, kb_input* input, kb_error error) {
   for (size_t i = 0; i < levels; i++)
     input->table_levels[i] = kb_blob_i16(blob, KB_INPUT_LEVELS, (int64_t)i);
   set_terms(input);
-  return 0;
+  return kb_input_find_steps(input) ? kb_fail(error, "out of memory") : 0;
 }
 
 void kb_input_destroy(kb_input* input) {
   free(input->borders);
   free(input->table_levels);
+  free(input->steps);
   *input = (kb_input){0};
 }
 
@@ -127,7 +128,7 @@ static int border_index(const kb_input* input, float magnitude) {
   return low;
 }
 
-static void search_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
+static void table_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
   int top = input->length - 1;
   for (size_t i = 0; i < count; i++) {
     float u = x[i] / input->origin;
@@ -138,41 +139,6 @@ static void search_codes(const kb_input* input, const float* x, size_t count, ui
       code = border_index(input, u);
     codes[i] = (uint16_t)code;
   }
-}
-
-/* The same by comparing with each border, some values at a time, which the compiler turns into
- * vectors. Borders ascend, so as many as are below the value are the first ones. */
-static void count_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
-  enum { kSome = 64 };
-  const int32_t top = input->length - 1;
-  const float origin = input->origin, least = input->is_signed ? -INFINITY : 0;
-  float size[kSome];
-  int32_t below[kSome];
-  for (size_t first = 0; first < count; first += kSome) {
-    const size_t some = count - first < kSome ? count - first : kSome;
-    for (size_t i = 0; i < some; i++) {
-      const float u = x[first + i] / origin;
-      size[i] = fabsf(u > least ? u : least); /* NaN becomes `least`, which has code 0 */
-      below[i] = 0;
-    }
-    for (int b = 0; b < top; b++) {
-      const float border = input->borders[b];
-      for (size_t i = 0; i < some; i++) below[i] += border < size[i];
-    }
-    for (size_t i = 0; i < some; i++) {
-      const float u = x[first + i] / origin;
-      const int32_t code = input->is_signed ? top + below[i] : u > 0 ? below[i] : 0;
-      codes[first + i] = (uint16_t)(input->is_signed && !(u >= 0) ? top - below[i] : code);
-    }
-  }
-}
-
-static void table_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes) {
-  enum { kFew = 64 };
-  if (input->length <= kFew)
-    count_codes(input, x, count, codes);
-  else
-    search_codes(input, x, count, codes);
 }
 
 /* Some values at a time, plane by plane, which the compiler turns into vectors. */
@@ -241,15 +207,11 @@ void kb_input_values(const kb_input* input, const float* x, size_t count, float*
   for (size_t i = 0; i < count; i++) values[i] = code_value(input, codes[i]);
 }
 
-/* Codes to levels, in place. */
-static void to_levels(const kb_input* input, size_t count, uint16_t* codes) {
-  if (input->kind != KB_INPUT_TABLE) return;
-  int top = input->length - 1;
-  for (size_t i = 0; i < count; i++) {
-    int index = input->is_signed ? codes[i] - top : codes[i];
-    int level = index < 0 ? -input->table_levels[-index] : input->table_levels[index];
-    codes[i] = (uint16_t)(input->is_signed ? level + input->table_levels[top] : level);
-  }
+uint16_t kb_input_level(const kb_input* input, int code) {
+  if (input->kind != KB_INPUT_TABLE) return (uint16_t)code;
+  const int top = input->length - 1, index = input->is_signed ? code - top : code;
+  const int level = index < 0 ? -input->table_levels[-index] : input->table_levels[index];
+  return (uint16_t)(input->is_signed ? level + input->table_levels[top] : level);
 }
 
 static int is_small_grid(const kb_input* input) {
@@ -265,17 +227,13 @@ void kb_input_levels(const kb_input* input, const kb_kernels* kernels, const flo
     kernels->levels(&grid, x, count, low);
     return;
   }
-  if (input->kind == KB_INPUT_PLANES && input->bits == 1) {
-    const float lo = input->lo, hi = input->hi;
-    if (lo < 0 && hi >= 0) { /* the clip changes no sign */
-      for (size_t i = 0; i < count; i++) low[i] = x[i] >= 0;
-      return;
-    }
-    for (size_t i = 0; i < count; i++) low[i] = clip(x[i], lo, hi) >= 0;
+  if (input->steps) {
+    kernels->search(&input->steps[0], x, count, low);
+    if (input->level_bits > 8) kernels->search(&input->steps[1], x, count, high);
     return;
   }
   kb_input_codes(input, x, count, codes);
-  to_levels(input, count, codes);
+  for (size_t i = 0; i < count; i++) codes[i] = kb_input_level(input, codes[i]);
   for (size_t i = 0; i < count; i++) low[i] = (uint8_t)codes[i];
   if (input->level_bits <= 8) return;
   for (size_t i = 0; i < count; i++) high[i] = (uint8_t)(codes[i] >> 8);

@@ -32,10 +32,18 @@ typedef struct {
   double offset, unit;
   kb_terms bytes;  /* terms of up to 8 bits */
   kb_terms planes; /* terms of one bit */
+  kb_steps* steps; /* of the low bytes of levels, and of the high ones if there are any; NULL for
+                      uniform grids and where codes are more than 256 */
 } kb_input;
 
 int kb_input_create(const kb_blob* blob, kb_input* input, kb_error error);
 void kb_input_destroy(kb_input* input);
+
+/* Set `steps`; fails if there is no memory. */
+int kb_input_find_steps(kb_input* input);
+
+/* The level of a code. */
+uint16_t kb_input_level(const kb_input* input, int code);
 
 /* Codes of a grid that is not float. NaN has code 0. */
 void kb_input_codes(const kb_input* input, const float* x, size_t count, uint16_t* codes);

@@ -1,4 +1,4 @@
-/* Floats to levels, bits of levels and signs for AVX-512. Comparisons give masks, which are the
+/* Floats to levels, bits of levels and of planes for AVX-512. Comparisons give masks, which are the
  * bits of a unit as they stand. */
 #if defined(__x86_64__)
 #include "avx512.h"
@@ -57,27 +57,38 @@ void kb_pack_bits_avx512(const uint8_t* levels, size_t count, int shift, uint8_t
   }
 }
 
-KB_INLINE uint64_t signs16(__m512 lo, __m512 hi, __m512 x) {
-  return _mm512_cmp_ps_mask(clip(x, lo, hi), _mm512_setzero_ps(), _CMP_GE_OQ);
+/* The bits of a plane of 64 residuals, from which it is taken unless nobody needs what is left. */
+KB_INLINE uint64_t take_plane(__m512 rest[4], float scale, int is_last) {
+  const __m512 size = _mm512_set1_ps(scale);
+  uint64_t bits = 0;
+  KB_UNROLL for (int i = 0; i < 4; i++) {
+    const __mmask16 set = _mm512_cmp_ps_mask(rest[i], _mm512_setzero_ps(), _CMP_GE_OQ);
+    bits |= (uint64_t)set << 16 * i;
+    if (is_last) continue;
+    const __m512 more = _mm512_add_ps(rest[i], size); /* r - -s */
+    rest[i] = _mm512_mask_sub_ps(more, set, rest[i], size);
+  }
+  return bits;
 }
 
-void kb_signs_avx512(float lo, float hi, const float* x, size_t count, uint8_t* image) {
-  const __m512 low = _mm512_set1_ps(lo), high = _mm512_set1_ps(hi);
-  for (; count >= 64; count -= 64, x += 64, image += 8) {
-    store_word(signs16(low, high, _mm512_loadu_ps(x)) |
-                   signs16(low, high, _mm512_loadu_ps(x + 16)) << 16 |
-                   signs16(low, high, _mm512_loadu_ps(x + 32)) << 32 |
-                   signs16(low, high, _mm512_loadu_ps(x + 48)) << 48,
-               image);
-  }
-  if (count) {
-    uint64_t word = 0;
-    for (size_t at = 0; at < count; at += 16) {
-      const __mmask16 some = count - at < 16 ? first16(count - at) : (__mmask16)0xffff;
-      __m512 rest = _mm512_maskz_loadu_ps(some, x + at);
-      word |= (signs16(low, high, rest) & some) << at;
-    }
-    store_word(word, image);
-  }
+/* A unit of each plane, `at` bytes from the start of its image: the `valid` ones of 64 numbers. */
+KB_INLINE void put_units(kb_planes planes, const float* x, uint64_t valid, size_t at,
+                         uint8_t* const* images) {
+  const __m512 lo = _mm512_set1_ps(planes.lo), hi = _mm512_set1_ps(planes.hi);
+  const int last = planes.count - 1;
+  __m512 rest[4];
+  KB_UNROLL for (int i = 0; i < 4; i++)
+    rest[i] = clip(_mm512_maskz_loadu_ps((__mmask16)(valid >> 16 * i), x + 16 * i), lo, hi);
+  for (int p = 0; p < last; p++)
+    store_word(take_plane(rest, planes.scales[p], 0) & valid, images[p] + at);
+  store_word(take_plane(rest, planes.scales[last], 1) & valid, images[last] + at);
+}
+
+void kb_planes_avx512(const kb_planes* planes, const float* x, size_t count,
+                      uint8_t* const* images) {
+  const kb_planes own = *planes; /* which no image overlaps */
+  size_t at = 0;
+  for (; count >= 64; count -= 64, x += 64, at += 8) put_units(own, x, ~UINT64_C(0), at, images);
+  if (count) put_units(own, x, first64(count), at, images);
 }
 #endif

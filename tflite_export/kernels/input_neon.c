@@ -1,4 +1,4 @@
-/* Floats to levels, bits of levels and signs for NEON. */
+/* Floats to levels and to bits for NEON. */
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
@@ -67,27 +67,70 @@ void kb_pack_bits_neon(const uint8_t* levels, size_t count, int shift, uint8_t* 
   pack_unit(rest, bit, image);
 }
 
-static inline uint16x8_t signs_of(const float* x, float32x4_t lo, float32x4_t hi) {
-  const float32x4_t a = vminq_f32(vmaxq_f32(vld1q_f32(x), lo), hi);
-  const float32x4_t b = vminq_f32(vmaxq_f32(vld1q_f32(x + 4), lo), hi);
-  return vuzp1q_u16(vreinterpretq_u16_u32(vcgezq_f32(a)), vreinterpretq_u16_u32(vcgezq_f32(b)));
-}
-
-static inline void signs_of_unit(const float* x, float32x4_t lo, float32x4_t hi, uint8_t* image) {
+/* The bits of a plane of 64 residuals, from which it is taken. */
+static inline void take_plane(float32x4_t rest[16], float scale, uint8_t* image) {
+  const float32x4_t up = vdupq_n_f32(scale), down = vdupq_n_f32(-scale);
   uint8x16_t set[4];
-  for (int i = 0; i < 4; i++)
-    set[i] = vuzp1q_u8(vreinterpretq_u8_u16(signs_of(x + 16 * i, lo, hi)),
-                       vreinterpretq_u8_u16(signs_of(x + 16 * i + 8, lo, hi)));
+  for (int i = 0; i < 4; i++) {
+    uint32x4_t fours[4];
+    for (int j = 0; j < 4; j++) {
+      fours[j] = vcgezq_f32(rest[4 * i + j]);
+      rest[4 * i + j] = vsubq_f32(rest[4 * i + j], vbslq_f32(fours[j], up, down));
+    }
+    const uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(fours[0]),
+                                      vreinterpretq_u16_u32(fours[1]));
+    const uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(fours[2]),
+                                       vreinterpretq_u16_u32(fours[3]));
+    set[i] = vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+  }
   store_bits(set, image);
 }
 
-/* Behind the last number is NaN, which is not >= 0 whatever the clip is. */
-void kb_signs_neon(float lo, float hi, const float* x, size_t count, uint8_t* image) {
-  const float32x4_t low = vdupq_n_f32(lo), high = vdupq_n_f32(hi);
-  for (; count >= kUnit; count -= kUnit, x += kUnit, image += 8) signs_of_unit(x, low, high, image);
+static inline void put_units(const kb_planes* planes, const float* x, size_t at,
+                             uint8_t* const* images) {
+  const float32x4_t lo = vdupq_n_f32(planes->lo), hi = vdupq_n_f32(planes->hi);
+  float32x4_t rest[16];
+  for (int i = 0; i < 16; i++) rest[i] = vminq_f32(vmaxq_f32(vld1q_f32(x + 4 * i), lo), hi);
+  for (int p = 0; p < planes->count; p++) take_plane(rest, planes->scales[p], images[p] + at);
+}
+
+/* Behind the last number is NaN, which has no bits. */
+void kb_planes_neon(const kb_planes* planes, const float* x, size_t count, uint8_t* const* images) {
+  size_t at = 0;
+  for (; count >= kUnit; count -= kUnit, x += kUnit, at += 8) put_units(planes, x, at, images);
   if (!count) return;
   float rest[kUnit];
   for (size_t i = 0; i < kUnit; i++) rest[i] = i < count ? x[i] : __builtin_nanf("");
-  signs_of_unit(rest, low, high, image);
+  put_units(planes, rest, at, images);
+}
+
+/* Of 15 borders, in any order, as many as each of 16 numbers reaches. */
+static inline void sixteen_steps(const kb_steps* steps, const float* x, uint8_t* levels) {
+  int32x4_t reached[4];
+  for (int i = 0; i < 4; i++) reached[i] = vdupq_n_s32(0);
+  for (int b = 1; b < 16; b++) {
+    const float32x4_t border = vdupq_n_f32(steps->borders[b]);
+    for (int i = 0; i < 4; i++)
+      reached[i] = vsubq_s32(reached[i],
+                             vreinterpretq_s32_u32(vcgeq_f32(vld1q_f32(x + 4 * i), border)));
+  }
+  const int16x8_t a = narrow(reached[0], reached[1]), b = narrow(reached[2], reached[3]);
+  const uint8x16_t index = vuzp1q_u8(vreinterpretq_u8_s16(a), vreinterpretq_u8_s16(b));
+  vst1q_u8(levels, vqtbl1q_u8(vld1q_u8(steps->levels), index));
+}
+
+void kb_search_neon(const kb_steps* steps, const float* x, size_t count, uint8_t* levels) {
+  if (steps->depth != 4) {
+    kb_search_scalar(steps, x, count, levels);
+    return;
+  }
+  for (; count >= kLevels; count -= kLevels, x += kLevels, levels += kLevels)
+    sixteen_steps(steps, x, levels);
+  if (!count) return;
+  float rest[kLevels] = {0};
+  uint8_t out[kLevels];
+  memcpy(rest, x, count * sizeof *x);
+  sixteen_steps(steps, rest, out);
+  memcpy(levels, out, count);
 }
 #endif

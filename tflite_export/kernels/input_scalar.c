@@ -1,4 +1,4 @@
-/* Floats to levels, bits of levels and signs in plain C: the law for the other instruction sets. */
+/* Floats to levels and to bits in plain C: the law for the other instruction sets. */
 #include <math.h>
 
 #include "kernels.h"
@@ -49,8 +49,34 @@ void kb_pack_bits_scalar(const uint8_t* levels, size_t count, int shift, uint8_t
     image[whole] = (uint8_t)gather_bits(first_bits(levels + 8 * whole, count % 8, shift));
 }
 
-void kb_signs_scalar(float lo, float hi, const float* x, size_t count, uint8_t* image) {
-  memset(image, 0, (count + 63) / 64 * 8);
-  for (size_t i = 0; i < count; i++)
-    image[i / 8] |= (uint8_t)((clip(x[i], lo, hi) >= 0) << i % 8);
+void kb_planes_scalar(const kb_planes* planes, const float* x, size_t count,
+                      uint8_t* const* images) {
+  enum { kUnit = 64 };
+  for (size_t first = 0; first < count; first += kUnit) {
+    const size_t some = count - first < kUnit ? count - first : kUnit;
+    float rest[kUnit];
+    uint8_t bits[kUnit];
+    for (size_t i = 0; i < some; i++) rest[i] = clip(x[first + i], planes->lo, planes->hi);
+    for (int p = 0; p < planes->count; p++) {
+      const float up = planes->scales[p], down = -up;
+      for (size_t i = 0; i < some; i++) bits[i] = rest[i] >= 0;
+      for (size_t i = 0; i < some; i++) rest[i] -= rest[i] >= 0 ? up : down;
+      kb_pack_bits_scalar(bits, some, 0, images[p] + first / 8);
+    }
+  }
+}
+
+/* Some searches side by side, as each waits for its own comparisons. */
+void kb_search_scalar(const kb_steps* steps, const float* x, size_t count, uint8_t* levels) {
+  enum { kSome = 8 };
+  for (size_t first = 0; first < count; first += kSome) {
+    const size_t some = count - first < kSome ? count - first : kSome;
+    unsigned at[kSome];
+    for (size_t i = 0; i < some; i++) at[i] = 1;
+    for (int d = 0; d < steps->depth; d++)
+      for (size_t i = 0; i < some; i++)
+        at[i] = 2 * at[i] + (x[first + i] >= steps->borders[at[i]]);
+    for (size_t i = 0; i < some; i++)
+      levels[first + i] = steps->levels[at[i] - (1u << steps->depth)];
+  }
 }

@@ -25,7 +25,10 @@
  *
  * A weight tile is [tap][unit][rows][weight unit], for units of nibbles [tap][unit][16][rows] and
  * for T1 [tap][unit][4][rows]. Image and weights may be read, but not written, up to KB_SLACK - 1
- * bytes behind their end. Pointers need no alignment beyond that of a byte. */
+ * bytes behind their end; what lies there may be anything. So may the input's bytes in the last unit
+ * of a tap that are of no channel, for their weights are 0, but not those of BITS, whose kernels
+ * count bits of both together, nor of P1, P2 and P4, where 0 is a code: these are 0, up to the end of
+ * the unit. Pointers need no alignment beyond that of a byte. */
 #ifndef KERASBITS_KERNELS_H
 #define KERASBITS_KERNELS_H
 
@@ -115,8 +118,29 @@ typedef void (*kb_pack_bits)(const uint8_t* levels, size_t count, int shift, uin
 /* Tables of T1 for `count` levels, in ceil(count / 32) units; those behind the last are 0. */
 typedef void (*kb_sum_tables)(const uint8_t* levels, size_t count, uint8_t* image);
 
-/* The bits clip(x, lo, hi) >= 0, in the same units. */
-typedef void (*kb_signs)(float lo, float hi, const float* x, size_t count, uint8_t* image);
+/* Signs of residuals: r = clip(x, lo, hi); then for each plane p its bit is r >= 0, and
+ *     r = r - (bit ? scales[p] : -scales[p])
+ * in float32. NaN has no bits. */
+typedef struct {
+  float lo, hi;
+  int count; /* at least 1 */
+  const float* scales;
+} kb_planes;
+
+/* The bits of plane p in images[p], as units of BITS; bits behind the last are 0. */
+typedef void (*kb_put_planes)(const kb_planes* planes, const float* x, size_t count,
+                              uint8_t* const* images);
+
+/* Steps: levels[n], n the number of borders that x reaches. They are searched in `depth` comparisons,
+ * which is 4 to 8: i = 1; i = 2 i + (x >= borders[i]) so often; n = i - 2^depth. Borders that are NaN
+ * are reached by no x, and NaN reaches none. */
+typedef struct {
+  int depth;
+  float borders[256];
+  uint8_t levels[256];
+} kb_steps;
+
+typedef void (*kb_search)(const kb_steps* steps, const float* x, size_t count, uint8_t* levels);
 
 /* y[p][r] = clamp((float)((sum_i coefficient[i][r] * sum[i][p][r]
  *                          + input_weight[r] * input_sum[p]) * scale[r] + base[p][r]), low, high)
@@ -193,7 +217,7 @@ typedef enum {
 } kb_isa_id;
 
 /* The functions of one instruction set; what it lacks comes from the plainer ones of its family.
- * One that has a kernel for BITS has pack_bits and signs of the same units, too. */
+ * One that has a kernel for BITS has pack_bits and put_planes of the same units, too. */
 typedef struct {
   kb_isa_id isa;
   kb_gemm gemm[KB_FORMS];
@@ -203,7 +227,8 @@ typedef struct {
   kb_levels levels;
   kb_pack_bits pack_bits;
   kb_sum_tables sum_tables;
-  kb_signs signs;
+  kb_put_planes put_planes;
+  kb_search search;
   kb_finish finish;
   kb_finish_whole finish_whole;
   kb_depthwise depthwise;
@@ -225,8 +250,10 @@ int kb_isa_supported(kb_isa_id isa);
   void name(const uint8_t* levels, size_t count, int shift, uint8_t* image);
 #define KB_SUM_TABLES(name, isa) \
   void name(const uint8_t* levels, size_t count, uint8_t* image);
-#define KB_SIGNS(name, isa, unit_bytes) \
-  void name(float lo, float hi, const float* x, size_t count, uint8_t* image);
+#define KB_PLANES(name, isa, unit_bytes) \
+  void name(const kb_planes* planes, const float* x, size_t count, uint8_t* const* images);
+#define KB_SEARCH(name, isa) \
+  void name(const kb_steps* steps, const float* x, size_t count, uint8_t* levels);
 #define KB_FINISH(name, isa) void name(const kb_finish_args* args);
 #define KB_FINISH_WHOLE(name, isa) void name(const kb_finish_whole_args* args);
 #define KB_DEPTHWISE(name, isa) void name(const kb_depthwise_args* args);
