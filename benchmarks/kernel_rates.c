@@ -197,6 +197,70 @@ static values* values_of(void) {
   return of;
 }
 
+/* --- sums to outputs ----------------------------------------------------------------------------- */
+
+enum { ROWS = 64, STRIDE = PIXELS * ROWS };
+
+typedef struct {
+  kb_finish run;
+  kb_finish_args args;
+  kb_finish_whole run_whole;
+  kb_finish_whole_args whole;
+} finish;
+
+static double run_finish(const void* context) {
+  const finish* of = context;
+  of->run(&of->args);
+  return STRIDE;
+}
+
+static double run_finish_whole(const void* context) {
+  const finish* of = context;
+  of->run_whole(&of->whole);
+  return STRIDE;
+}
+
+static const void* const* starts_of(const void* rows) {
+  const void** starts = memory(PIXELS * sizeof *starts);
+  for (int p = 0; p < PIXELS; p++) starts[p] = rows;
+  return starts;
+}
+
+/* One part, in double. */
+static void add_finish(subjects* to, kb_finish run, kb_isa_id isa) {
+  finish* of = memory(sizeof *of);
+  double* rows = memory(ROWS * sizeof *rows);
+  of->run = run;
+  of->args = (kb_finish_args){.sums = memory(STRIDE * sizeof(int32_t)), .parts = 1,
+                              .scales = rows, .base = starts_of(rows), .low = 0, .high = 6,
+                              .count = PIXELS, .rows = ROWS, .used = ROWS,
+                              .y = memory(STRIDE * sizeof(float)), .y_stride = ROWS};
+  add(to, isa, "finish, outputs", run_finish, of);
+}
+
+/* Whole numbers: one part, or several with offsets of the weights. */
+static void add_finish_whole(subjects* to, kb_finish_whole run, kb_isa_id isa, int parts) {
+  static const int32_t shifts[4] = {0, 1, 1, 2};
+  char name[48];
+  finish* of = memory(sizeof *of);
+  float* rows = memory(ROWS * sizeof *rows);
+  int32_t* offsets = memory((ROWS + PIXELS) * sizeof *offsets);
+  of->run_whole = run;
+  of->whole = (kb_finish_whole_args){.sums = memory(4 * STRIDE * sizeof(int32_t)),
+                                     .part_stride = STRIDE * sizeof(int32_t), .parts = parts,
+                                     .starts = starts_of(offsets), .scales = rows, .biases = rows,
+                                     .low = 0, .high = 6, .count = PIXELS, .rows = ROWS,
+                                     .used = ROWS, .y = memory(STRIDE * sizeof(float)),
+                                     .y_stride = ROWS};
+  if (parts > 1) {
+    of->whole.shifts = shifts;
+    of->whole.input_weights = offsets;
+    of->whole.input_sums = offsets;
+  }
+  snprintf(name, sizeof name, "finish_whole of %d, outputs", parts);
+  add(to, isa, name, run_finish_whole, of);
+}
+
 /* --- depthwise ------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -253,6 +317,15 @@ static void add_all(subjects* to) {
 #define KB_PLANES(function, isa, bytes) ADD_VALUES(function, isa, planes, find_planes)
 #include "kernels.inc"
 #define KB_SEARCH(function, isa) ADD_VALUES(function, isa, search, search)
+#include "kernels.inc"
+#define KB_FINISH(function, isa) \
+  if (kb_isa_supported(isa)) add_finish(to, function, isa);
+#include "kernels.inc"
+#define KB_FINISH_WHOLE(function, isa)             \
+  if (kb_isa_supported(isa)) {                     \
+    add_finish_whole(to, function, isa, 1);        \
+    add_finish_whole(to, function, isa, 4);        \
+  }
 #include "kernels.inc"
 #define KB_DEPTHWISE(function, isa)         \
   if (kb_isa_supported(isa)) {              \
