@@ -1,6 +1,6 @@
-/* Whole numbers to outputs with AVX2: 32 rows at a time, pixel by pixel, so that what belongs to the
- * rows stays in registers. Eight outputs of one part take a conversion, a multiplication, an addition and
- * the clamp, and one store, which is the limit. */
+/* Whole numbers to outputs with AVX2: 32 rows at a time, pixel by pixel, so that what belongs to
+ * the rows stays in registers. Eight outputs of one part take a conversion, a multiplication, an
+ * addition, the clamp and a store. */
 #if defined(__x86_64__)
 #include "avx2.h"
 
@@ -22,20 +22,28 @@ KB_INLINE __m256 load_floats(const float* from, __m256i mask, int is_part) {
   return is_part ? _mm256_maskload_ps(from, mask) : _mm256_loadu_ps(from);
 }
 
-/* Shifted parts, and what the weights' offsets add. */
-KB_INLINE __m256i add_parts(const kb_finish_whole_args* args, size_t pixel, size_t row,
-                            __m256i mask, int is_part) {
+/* Totals of all groups of a pixel, without starts: a shift and what an input adds serve all. */
+KB_INLINE void add_parts(const kb_finish_whole_args* args, size_t pixel, size_t row, __m256i mask,
+                         terms has, __m256i* total) {
   const char* sums = (const char*)(args->sums + pixel * (size_t)args->rows + row);
-  __m256i total = _mm256_setzero_si256();
-  for (int i = 0; i < args->parts; i++, sums += args->part_stride) {
-    const __m128i shift = _mm_cvtsi32_si128(args->shifts ? args->shifts[i] : 0);
-    const __m256i part = _mm256_sll_epi32(load_words(sums, mask, is_part), shift);
-    total = _mm256_add_epi32(total, part);
+  __m128i shift = _mm_cvtsi32_si128(args->shifts ? args->shifts[0] : 0);
+  KB_UNROLL for (int g = 0; g < has.groups; g++)
+    total[g] = _mm256_sll_epi32(load_words(sums + 32 * g, mask, has.is_part), shift);
+  for (int i = 1; i < args->parts; i++) {
+    sums += args->part_stride;
+    shift = _mm_cvtsi32_si128(args->shifts ? args->shifts[i] : 0);
+    KB_UNROLL for (int g = 0; g < has.groups; g++) {
+      const __m256i part = load_words(sums + 32 * g, mask, has.is_part);
+      total[g] = _mm256_add_epi32(total[g], _mm256_sll_epi32(part, shift));
+    }
   }
-  if (!args->input_weights) return total;
-  const __m256i weights = load_words(args->input_weights + row, mask, is_part);
+  if (!args->input_weights) return;
   const __m256i inputs = _mm256_set1_epi32(args->input_sums[pixel]);
-  return _mm256_add_epi32(total, _mm256_mullo_epi32(weights, inputs));
+  KB_UNROLL for (int g = 0; g < has.groups; g++) {
+    const int32_t* weights = args->input_weights + row + kLanes * g;
+    const __m256i product = _mm256_mullo_epi32(load_words(weights, mask, has.is_part), inputs);
+    total[g] = _mm256_add_epi32(total[g], product);
+  }
 }
 
 /* Products and sums are rounded apart, so never fused; max and min return their second operand for
@@ -55,16 +63,17 @@ KB_INLINE void finish(const kb_finish_whole_args args, size_t row, __m256i mask,
   }
   for (size_t p = 0; p < (size_t)args.count; p++) {
     const int32_t* sums = args.sums + p * (size_t)args.rows + row;
+    const int32_t* starts = has.has_starts ? (const int32_t*)args.starts[p] + row : NULL;
     float* to = args.y + p * args.y_stride + row;
+    __m256i total[kGroups];
+    if (!has.is_sum) add_parts(&args, p, row, mask, has, total);
     KB_UNROLL for (int g = 0; g < has.groups; g++) {
-      const size_t at = row + (size_t)(kLanes * g);
-      __m256i total = has.is_sum ? load_words(sums + kLanes * g, mask, has.is_part)
-                                 : add_parts(&args, p, at, mask, has.is_part);
+      if (has.is_sum) total[g] = load_words(sums + kLanes * g, mask, has.is_part);
       if (has.has_starts) {
-        const int32_t* starts = args.starts[p];
-        total = _mm256_add_epi32(total, load_words(starts + at, mask, has.is_part));
+        const __m256i start = load_words(starts + kLanes * g, mask, has.is_part);
+        total[g] = _mm256_add_epi32(total[g], start);
       }
-      const __m256 y = outputs(total, scale[g], bias[g], low, high);
+      const __m256 y = outputs(total[g], scale[g], bias[g], low, high);
       if (has.is_part)
         _mm256_maskstore_ps(to + kLanes * g, mask, y);
       else

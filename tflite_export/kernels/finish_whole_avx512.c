@@ -25,20 +25,31 @@ static group make_group(const kb_finish_whole_args* args, size_t row) {
                  _mm512_maskz_loadu_ps(used, args->biases + row), used};
 }
 
-/* Shifted parts, and what the weights' offsets add. */
-KB_INLINE __m512i add_parts(const kb_finish_whole_args* args, size_t pixel, size_t row,
-                            __mmask16 used) {
+/* Totals of all groups of a pixel, without starts: a shift and what an input adds serve all. */
+KB_INLINE void add_parts(const kb_finish_whole_args* args, const group* group, size_t pixel,
+                         size_t row, const int groups, __m512i* total) {
   const char* sums = (const char*)(args->sums + pixel * (size_t)args->rows + row);
-  __m512i total = _mm512_setzero_si512();
-  for (int i = 0; i < args->parts; i++, sums += args->part_stride) {
-    const __m128i shift = _mm_cvtsi32_si128(args->shifts ? args->shifts[i] : 0);
-    const __m512i part = _mm512_sll_epi32(_mm512_maskz_loadu_epi32(used, sums), shift);
-    total = _mm512_add_epi32(total, part);
+  __m128i shift = _mm_cvtsi32_si128(args->shifts ? args->shifts[0] : 0);
+  KB_UNROLL
+  for (int g = 0; g < groups; g++)
+    total[g] = _mm512_sll_epi32(_mm512_maskz_loadu_epi32(group[g].used, sums + 64 * g), shift);
+  for (int i = 1; i < args->parts; i++) {
+    sums += args->part_stride;
+    shift = _mm_cvtsi32_si128(args->shifts ? args->shifts[i] : 0);
+    KB_UNROLL
+    for (int g = 0; g < groups; g++) {
+      const __m512i part = _mm512_maskz_loadu_epi32(group[g].used, sums + 64 * g);
+      total[g] = _mm512_add_epi32(total[g], _mm512_sll_epi32(part, shift));
+    }
   }
-  if (!args->input_weights) return total;
-  const __m512i weights = _mm512_maskz_loadu_epi32(used, args->input_weights + row);
+  if (!args->input_weights) return;
   const __m512i inputs = _mm512_set1_epi32(args->input_sums[pixel]);
-  return _mm512_add_epi32(total, _mm512_mullo_epi32(weights, inputs));
+  KB_UNROLL
+  for (int g = 0; g < groups; g++) {
+    const int32_t* weights = args->input_weights + row + kLanes * g;
+    const __m512i weight = _mm512_maskz_loadu_epi32(group[g].used, weights);
+    total[g] = _mm512_add_epi32(total[g], _mm512_mullo_epi32(weight, inputs));
+  }
 }
 
 /* One rounding for each operation of the law (-ffp-contract=off). Of min and max each returns its
@@ -55,19 +66,20 @@ KB_INLINE void finish(const kb_finish_whole_args args, size_t row, terms has) {
   KB_UNROLL
   for (int g = 0; g < has.groups; g++) group[g] = make_group(&args, row + kLanes * (size_t)g);
   for (size_t p = 0; p < (size_t)args.count; p++) {
+    const int32_t* sums = args.sums + p * (size_t)args.rows + row;
+    const int32_t* starts = has.has_starts ? (const int32_t*)args.starts[p] + row : NULL;
+    float* to = args.y + p * args.y_stride + row;
+    __m512i total[kGroups];
+    if (!has.is_sum) add_parts(&args, group, p, row, has.groups, total);
     KB_UNROLL
     for (int g = 0; g < has.groups; g++) {
-      const size_t at = row + kLanes * (size_t)g;
       const __mmask16 used = group[g].used;
-      const int32_t* sums = args.sums + p * (size_t)args.rows + at;
-      __m512i total = has.is_sum ? _mm512_maskz_loadu_epi32(used, sums)
-                                 : add_parts(&args, p, at, used);
+      if (has.is_sum) total[g] = _mm512_maskz_loadu_epi32(used, sums + kLanes * g);
       if (has.has_starts) {
-        const int32_t* starts = args.starts[p];
-        total = _mm512_add_epi32(total, _mm512_maskz_loadu_epi32(used, starts + at));
+        const __m512i start = _mm512_maskz_loadu_epi32(used, starts + kLanes * g);
+        total[g] = _mm512_add_epi32(total[g], start);
       }
-      _mm512_mask_storeu_ps(args.y + p * args.y_stride + at, used,
-                            outputs(&args, &group[g], total));
+      _mm512_mask_storeu_ps(to + kLanes * g, used, outputs(&args, &group[g], total[g]));
     }
   }
 }
