@@ -48,6 +48,29 @@ def blobs():
         yield write_blob(PackedLayer("embedding", weight, FloatGrid()))
 
 
+def layers_of_every_form():
+    """Blobs of layers with windows, strides and channels that fill units, or do not."""
+    rng = np.random.default_rng(1)
+    kernels = itertools.cycle([(3, 3, 8, 5), (3, 2, 5, 7), (3, 3, 80, 4), (1, 1, 70, 9)])
+    encodings = itertools.cycle(ENCODINGS)
+    for i, grid in enumerate(GRIDS * 3):
+        window = {"padding": "same", "strides": (1 + i % 2, 1 + i % 3 // 2)}
+        encoding = "one_bit" if i % 3 == 0 else next(encodings)
+        yield write_blob(random_layer(rng, "conv2d", next(kernels), encoding, grid, **window))
+        if i % 3 == 0:
+            yield write_blob(random_layer(rng, "depthwise_conv2d", (3, 3, 6, 1), "table", grid))
+            yield write_blob(random_layer(rng, "dense", (70, 300), next(encodings), grid))
+
+
+def written(blobs, folder):
+    """Paths of files of blobs."""
+    folder.mkdir()
+    paths = [folder / f"{i}.blob" for i, _ in enumerate(blobs)]
+    for path, blob in zip(paths, blobs, strict=True):
+        path.write_bytes(blob)
+    return paths
+
+
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 def test_kernels_and_blobs_under_sanitizers(tmp_path):
     command = ["make", "-s", "-j2", "-C", str(KERNELS), "check", f"BUILD={tmp_path}"]
@@ -55,13 +78,12 @@ def test_kernels_and_blobs_under_sanitizers(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.findall(r"^(\w+) +ok$", done.stdout, re.MULTILINE)
     better = {"avx2": ["avx2"], "avx512": ["avx2", "avx512"]}.get(native.isa(), [])
-    assert {"blobs", "kb_finish_scalar", *kernels_of("scalar", *better)} <= set(passed)
-    paths = []
-    for i, blob in enumerate(itertools.islice(blobs(), 0, None, 3)):
-        paths.append(tmp_path / f"{i}.blob")
-        paths[-1].write_bytes(blob)
-    done = subprocess.run([tmp_path / "test_blob", *paths], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"blobs", "scratch", "kb_finish_scalar", *kernels_of("scalar", *better)} <= set(passed)
+    some = written(list(blobs())[::3], tmp_path / "some")
+    forms = written(list(layers_of_every_form()), tmp_path / "forms")
+    for program, paths in (("test_blob", some), ("test_scratch", forms)):
+        done = subprocess.run([tmp_path / program, *paths], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def accepted(reader, blob):

@@ -74,6 +74,26 @@ def test_a_group_that_is_dropped(grid):
     np.testing.assert_array_equal(y, np.broadcast_to(only_bias, y.shape))
 
 
+@pytest.mark.parametrize("grid", ["float", "uniform4", "uniform12", "planes2"])
+@pytest.mark.parametrize(
+    ("kernel", "window"),
+    [
+        ((1, 1), {"strides": (3, 2)}),
+        ((1, 2), {"strides": (2, 1), "padding": ((1, 2), (0, 0))}),
+        ((2, 1), {"strides": (3, 1), "dilations": (2, 1), "padding": "same"}),
+        ((2, 2), {"strides": (4, 3), "dilations": (3, 1), "padding": ((2, 5), (0, 1))}),
+        ((2, 1), {"strides": (3, 1), "input_dilations": (2, 1), "padding": ((1, 4), (0, 0))}),
+        ((1, 1), {"strides": (5, 5), "input_dilations": (3, 1), "padding": ((0, 0), (2, 0))}),
+    ],
+)
+def test_strides_that_leave_rows_out(kernel, window, grid):
+    """Of heights from one row on, so that the last row is read and is not."""
+    rng = np.random.default_rng(4)
+    layer = random_layer(rng, "conv2d", (*kernel, 5, 4), "uniform_no_zero", grid, **window)
+    for height in range(4, 12):
+        check(layer, inputs(rng, (2, height, 5, 5)))
+
+
 @pytest.mark.parametrize("multiplier", [1, 2, 3])
 @pytest.mark.parametrize("channels", [1, 5, 16])
 def test_depthwise_equals_keras(channels, multiplier):

@@ -14,6 +14,11 @@
 _Static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 16,
                "expected float arithmetic in float (on 32-bit x86: -msse2 -mfpmath=sse)");
 
+/* Blobs, and the units of codes and bits that kernels load as words, have the lowest byte first. */
+#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "expected a little-endian machine"
+#endif
+
 /* Arguments are checked against the format, but for newlib, where an int32_t is a long (as wide as
  * an int) and each %d would need a cast. */
 #if defined(__NEWLIB__)

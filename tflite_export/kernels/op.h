@@ -74,6 +74,9 @@ struct kb_op {
   uint8_t* scratch;
   size_t scratch_bytes;
   int is_lent; /* whether others use the scratch memory, too, between runs */
+#ifdef KB_POISON
+  uint8_t poison; /* what kb_spoil wrote last */
+#endif
   /* The last plan, which mostly is the next one, too. */
   int planned, prepared; /* whether there is one; whether the scratch memory holds its tables */
   int32_t planned_dims[KB_MAX_RANK];
@@ -106,6 +109,17 @@ void kb_fill_pixels(const kb_op* op, const kb_plan* plan, int64_t first, int64_t
 /* Copy the windows of `count` output pixels from `first` on, in all terms, as rows. */
 void kb_gather_patches(const kb_op* op, const kb_plan* plan, kb_image_kind kind, int64_t group,
                        int64_t first, int count, int worker);
+
+/* Before a plan's first run: in the library of the tests (KB_POISON) its scratch memory is filled
+ * with bytes of which a run must see nothing, others each time: large numbers, small ones, NaN. */
+static inline void kb_spoil(kb_op* op) {
+#ifdef KB_POISON
+  op->poison += 0x55;
+  if (op->plan.bytes) memset(op->scratch, op->poison, op->plan.bytes);
+#else
+  (void)op;
+#endif
+}
 
 /* Run op->plan in op->scratch, which is large enough. */
 void kb_execute(kb_op* op, const float* x, float* y);

@@ -256,6 +256,7 @@ static void run_image(kb_run* run) {
 void kb_execute(kb_op* op, const float* x, float* y) {
   const kb_plan* plan = &op->plan;
   const kb_blob* layer = &op->geometry;
+  if (!op->prepared) kb_spoil(op);
   if (op->depthwise.parts) {
     const kb_dw_run whole = kb_dw_run_of(op, plan);
     kb_dw_execute(&whole, op->pool, op->scratch, x, y);
