@@ -15,7 +15,7 @@ from benchmarks.folders import PEERS
 NEWER = ("3.12", "3.11", "3.10")
 ENVIRONMENTS = {
     "larq": (("3.11", "3.10", "3.9"), larq_engine.REQUIREMENTS),
-    "hgq2": (NEWER, ("HGQ2==0.2.0", "tensorflow")),
+    "hgq2": (NEWER, ("HGQ2==0.2.0", "tensorflow", "jax")),
     "qkeras": (NEWER, ("QKeras==0.9.0", "pyparsing", "tensorflow", "tf_keras")),
 }
 """Versions of Python that the packages have wheels for, best first, and the packages."""

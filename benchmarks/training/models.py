@@ -1,7 +1,8 @@
-"""The networks that `training_worker` trains: float, and with every method of kerasbits."""
+"""The networks that `worker` trains: float, and with every method of kerasbits."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import keras
@@ -30,7 +31,9 @@ def maker(kind: str, network: str, method: str) -> Callable[[bool], keras.Model]
     """A function that builds and compiles; `jit` is whether the whole step is compiled."""
 
     def make(jit: bool) -> keras.Model:
-        keras.utils.set_random_seed(0)
+        # Keras draws its seeds from here. Its own function would import TensorFlow on JAX too, and
+        # that would be taken for a part of building.
+        random.seed(0)
         model = NETWORKS[network]()
         if METHODS[method] is not None:
             model = kb.quantize_model(model, *METHODS[method])
