@@ -179,6 +179,22 @@ def _runs(pid):
         return False
 
 
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").is_file(), reason="needs /proc")
+def test_memory_of_the_parent_is_not_counted():
+    code = (
+        "from benchmarks.training import worker; a = worker.peak();"
+        "b = bytearray(b'1') * (1 << 26); print(a, worker.peak() - a)"
+    )
+    mine = bytearray(b"1") * (1 << 28)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    before, taken = map(float, done.stdout.split())
+    assert len(mine) == 1 << 28
+    assert before < 100
+    assert 60 < taken < 80
+
+
 def test_a_process_that_was_late_is_asked_no_more(tmp_path):
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with Process(command, {}, tmp_path / "log") as process:
