@@ -4,10 +4,18 @@
 static void point(const kb_block* block, const kb_image* image, const uint8_t* plane,
                   const uint8_t** pointers) {
   const int64_t* stride = block->plan->window.stride;
+  const size_t right = (size_t)stride[1] * image->pixel_bytes;
+  const size_t down = (size_t)(stride[0] * image->size[1]) * image->pixel_bytes;
   kb_position at = kb_block_start(block);
-  for (int p = 0; p < block->count; p++, kb_advance(&at))
-    pointers[p] = plane + (size_t)(at.row * stride[0] * image->size[1] + at.column * stride[1]) *
-                  image->pixel_bytes;
+  const uint8_t* row = plane + (size_t)at.row * down;
+  const uint8_t* from = row + (size_t)at.column * right;
+  for (int p = 0; p < block->count; p++, from += right) {
+    if (at.column++ == at.width) {
+      at.column = 1;
+      from = row += down;
+    }
+    pointers[p] = from;
+  }
 }
 
 static void point_to_windows(const kb_block* block, kb_image_kind kind) {
@@ -53,24 +61,34 @@ static void sum_rows(const kb_block* block, kb_position first, int64_t count, co
   }
 }
 
+/* Sums of the columns that `count` outputs of a row meet. Neighbours of the same taps, one column
+ * further each, are summed tap by tap. */
+static void sum_columns(const kb_reach* reach, int64_t count, int64_t step, const double* columns,
+                        double* sums) {
+  for (int64_t i = 0, run; i < count; i += run, reach += run, sums += run) {
+    for (run = 1; i + run < count; run++)
+      if (reach[run].count != reach->count || reach[run].start != reach->start + run) break;
+    for (int64_t r = 0; r < run; r++) sums[r] = 0;
+    const double* tap = columns + reach->start;
+    for (int32_t j = 0; j < reach->count; j++, tap += step)
+      for (int64_t r = 0; r < run; r++) sums[r] += tap[r];
+  }
+}
+
 /* Sums of the inputs that the windows of a block meet. */
 static void sum_inputs(const kb_block* block) {
   const kb_window* window = &block->plan->window;
-  int64_t step[2], known = -1;
+  int64_t step[2];
   for (int axis = 0; axis < 2; axis++)
     step[axis] = window->step[axis] * window->dilation[axis] / window->input_dilation[axis];
   double* sums = kb_block_own(block, block->plan->input_sums);
   double* columns = kb_block_own(block, block->plan->column_sums);
   kb_position at = kb_block_start(block);
-  for (int p = 0; p < block->count; p++, kb_advance(&at)) {
-    const int64_t left = at.width - at.column, rest = block->count - p;
-    if (at.row != known) sum_rows(block, at, left < rest ? left : rest, step, columns);
-    known = at.row;
-    const kb_reach* column = kb_block_reach(block, 1, at.column);
-    const double* first = columns + column->start;
-    double sum = 0;
-    for (int32_t j = 0; j < column->count; j++) sum += first[j * step[1]];
-    sums[p] = sum;
+  for (int64_t left = block->count, some; left > 0; left -= some, sums += some) {
+    some = at.width - at.column < left ? at.width - at.column : left;
+    sum_rows(block, at, some, step, columns);
+    sum_columns(kb_block_reach(block, 1, at.column), some, step[1], columns, sums);
+    at = (kb_position){at.row + 1, 0, at.width};
   }
 }
 

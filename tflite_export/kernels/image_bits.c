@@ -95,48 +95,45 @@ int kb_only_planes(const kb_op* op, const kb_plan* plan) {
          !plan->image[KB_IMAGE_TABLES].used;
 }
 
-/* How many bits of each byte are set. */
-static uint64_t bits_of_bytes(uint64_t word) {
+/* All processors count without an instruction for it. */
+static unsigned bits_of(uint64_t word) {
   word -= word >> 1 & UINT64_C(0x5555555555555555);
   word = (word & UINT64_C(0x3333333333333333)) + (word >> 2 & UINT64_C(0x3333333333333333));
-  return (word + (word >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+  word = (word + (word >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+  return (unsigned)(word * UINT64_C(0x0101010101010101) >> 56);
 }
 
-/* All processors count without an instruction for it. Bytes hold the counts of 31 words; their sum
- * needs 16 bits. */
-static double bits_set(const uint8_t* bytes, size_t count) {
-  enum { kWords = 31 };
-  const uint64_t even = UINT64_C(0x00ff00ff00ff00ff);
+/* One word holds all bits of a unit, as those of 16 bytes are in their high nibbles. */
+static unsigned bits_of_unit(const uint8_t* unit, size_t unit_bytes) {
+  uint64_t first, second;
+  memcpy(&first, unit, sizeof first);
+  if (unit_bytes == sizeof first) return bits_of(first);
+  memcpy(&second, unit + sizeof first, sizeof second);
+  return bits_of(first >> 4 | second);
+}
+
+static double bits_of_pixel(const uint8_t* bytes, size_t count, size_t unit_bytes) {
   uint64_t total = 0;
-  while (count) {
-    uint64_t counts = 0, word;
-    int words = 0;
-    for (; words < kWords && count >= sizeof word; words++, count -= sizeof word) {
-      memcpy(&word, bytes, sizeof word);
-      counts += bits_of_bytes(word);
-      bytes += sizeof word;
-    }
-    if (words < kWords && count) {
-      word = 0;
-      memcpy(&word, bytes, count);
-      counts += bits_of_bytes(word);
-      count = 0;
-    }
-    total += ((counts & even) + (counts >> 8 & even)) * UINT64_C(0x0001000100010001) >> 48;
-  }
-  return (double)total;
+  for (; count >= unit_bytes; count -= unit_bytes, bytes += unit_bytes)
+    total += bits_of_unit(bytes, unit_bytes);
+  if (!count) return (double)total;
+  uint8_t last[16] = {0};
+  memcpy(last, bytes, count);
+  return (double)(total + bits_of_unit(last, unit_bytes));
 }
 
 /* Sum of the inputs of each pixel from the bits of its planes: the whole numbers of sum_levels. */
 static void sum_planes(const kb_strip* strip, size_t group, const kb_place* places) {
   const kb_image* image = &strip->plan->image[KB_IMAGE_BITS];
   const kb_terms* terms = &strip->op->input.planes;
+  const size_t unit = (size_t)strip->op->kernels.bits_unit_bytes, bytes = image->pixel_bytes;
   double* sums = kb_sums_of(strip, group);
-  for (int64_t i = 0; i < places[0].visible; i++) {
-    sums[i] = 0;
-    for (int t = 0; t < terms->count; t++)
-      sums[i] += terms->term[t].factor *
-                 bits_set(places[t].first + (size_t)i * places[t].step, image->pixel_bytes);
+  for (int64_t i = 0; i < places[0].visible; i++) sums[i] = 0;
+  for (int t = 0; t < terms->count; t++) {
+    const double factor = terms->term[t].factor;
+    const uint8_t* pixel = places[t].first;
+    for (int64_t i = 0; i < places[t].visible; i++, pixel += places[t].step)
+      sums[i] += factor * bits_of_pixel(pixel, bytes, unit);
   }
 }
 
