@@ -74,9 +74,8 @@ class WholeLayer:
         return self.inputs.parts * levels + self.inputs.offset
 
     def scaled(self, totals: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-        """Outputs before the clamp, float32, of totals (..., O)."""
-        product = totals.astype(np.float32) * self.scale
-        return product if bias is None else product + np.asarray(bias, np.float32)
+        """Outputs before the clamp, float32, of totals (..., O). No bias is one of 0."""
+        return totals.astype(np.float32) * self.scale + np.float32(0 if bias is None else bias)
 
 
 def whole_layer(layer: PackedLayer) -> WholeLayer | None:

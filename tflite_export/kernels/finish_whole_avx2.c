@@ -1,5 +1,5 @@
-/* Whole numbers to outputs with AVX2: 32 rows at a time, pixel by pixel, so that what belongs to
- * the rows stays in registers. Eight outputs of one part take a conversion, a multiplication, an
+/* Whole numbers to outputs with AVX2: 32 or 16 rows at a time, pixel by pixel, so that what belongs
+ * to the rows stays in registers. Eight outputs of one part take a conversion, a multiplication, an
  * addition, the clamp and a store. */
 #if defined(__x86_64__)
 #include "avx2.h"
@@ -88,8 +88,12 @@ KB_INLINE void finish_rows(const kb_finish_whole_args* args, int is_sum, int has
   size_t row = 0;
   for (; row + kLanes * kGroups <= used; row += kLanes * kGroups)
     finish(*args, row, all, (terms){kGroups, 0, is_sum, has_starts});
-  for (; row + kLanes <= used; row += kLanes)
+  for (; row + kLanes * 2 <= used; row += kLanes * 2)
+    finish(*args, row, all, (terms){2, 0, is_sum, has_starts});
+  if (row + kLanes <= used) {
     finish(*args, row, all, (terms){1, 0, is_sum, has_starts});
+    row += kLanes;
+  }
   if (row == used) return;
   const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(used - row)), lanes);
