@@ -39,7 +39,8 @@ lint: setup
 check-c:
 	$(MAKE) -C tflite_export/kernels check
 
-# ONLY=layers,networks or ONLY=training measures parts; ARGS=--quick fewer rounds.
+# ONLY=layers,networks or ONLY=training measures parts; ARGS=--quick fewer rounds. Training by
+# itself has options of its own: python -m benchmarks.training --help
 bench: setup $(VENV)/.bench
 	$(if $(filter training,$(ONLY)),,$(BIN)/python -m benchmarks $(if $(ONLY),--only=$(ONLY)) $(ARGS))
 	$(if $(filter-out training,$(ONLY)),,$(BIN)/python -m benchmarks.training $(ARGS))

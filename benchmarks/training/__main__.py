@@ -167,14 +167,21 @@ def show(paths: Iterable[pathlib.Path], fill: bool) -> None:
         text[f"{path.stem}-full"] = tables.full(report)
         print(f"\n### {report.backend}\n\n{tables.full(report)}")
         if fill:
-            try:
-                from benchmarks.training import picture
-            except ImportError as error:
-                say(f"no pictures: {error} (pip install '.[bench]')")
-            else:
-                picture.draw(report, PICTURES / f"{path.stem}.png")
+            text[path.stem] += _picture(report, PICTURES / f"{path.stem}.png")
     for path in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md") if fill else ():
         written.fill(path, text)
+
+
+def _picture(report: Report, path: pathlib.Path) -> str:
+    """Draw; what shows it in the README, or nothing where it cannot be drawn."""
+    try:
+        from benchmarks.training import picture
+    except ImportError as error:
+        say(f"no pictures: {error} (pip install '.[bench]')")
+        return ""
+    picture.draw(report, path)
+    place = path.relative_to(ROOT).as_posix()
+    return f"\n\n![Time of a training step over float]({place})"
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -16,7 +16,7 @@ from benchmarks.training.tables import TITLES
 
 COLOURS = ("#1f6f8b", "#e09f3e")
 HIGHEST = 3.0
-"""Bars beyond this are cut off, with their number on top."""
+"""Bars beyond this are cut off; their number is in them."""
 
 
 def draw(report: Report, path: pathlib.Path) -> None:
@@ -54,17 +54,15 @@ def _bars(axis: Axes, places, rows, width, colour, title) -> None:
     shown = [(place, row.ratio) for place, row in zip(places, rows, strict=True) if not row.reason]
     heights = [min(ratio.median, HIGHEST) for _, ratio in shown]
     axis.bar([place for place, _ in shown], heights, 0.9 * width, color=colour, label=title)
-    for (place, ratio), height in zip(shown, heights, strict=True):
-        high = min(ratio.high, HIGHEST)
+    for place, ratio in shown:
         if ratio.median <= HIGHEST:
+            high = min(ratio.high, HIGHEST)
             axis.plot([place, place], [ratio.low, high], color="black", linewidth=1)
-        axis.annotate(
-            f"{ratio.median:.2f}", (place, max(high, height)), (0, 2), textcoords="offset points",
-            ha="center", fontsize=7,
-        )  # fmt: skip
+        text = f"{ratio.median:.2f}"
+        axis.annotate(text, (place, 0.04), ha="center", va="bottom", fontsize=7, color="white")
     for place, row in zip(places, rows, strict=True):
         if row.reason:
             axis.annotate(
-                row.reason, (place, 0.05), rotation=90, ha="center", va="bottom", fontsize=6,
+                row.reason[:40], (place, 0.04), rotation=90, ha="center", va="bottom", fontsize=6,
                 color=colour,
             )  # fmt: skip
