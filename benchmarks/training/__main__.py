@@ -22,7 +22,7 @@ from benchmarks.training.results import Float, Network, Report, Row, load, resum
 from benchmarks.training.subjects import METHODS, NETWORKS, PROJECTS_OF, Subject
 from benchmarks.training.turns import Trained, Turns, beside, row
 
-QUICK = Turns(rounds=7, steps=1, seconds=8.0, limit=180.0)
+QUICK = Turns(rounds=7, steps=1, seconds=8.0, limit=300.0)
 FULL = Turns(rounds=15, steps=1, seconds=60.0, limit=600.0)
 FILES = {"tensorflow": "training", "jax": "training-jax"}
 

@@ -8,6 +8,8 @@ what it trains.
     python worker.py KIND NETWORK METHOD JIT BATCH
 """
 
+import contextlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -71,6 +73,9 @@ def imported(kind, network, method):
     if backend == "jax":
         flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         os.environ["XLA_FLAGS"] = flags
+        # Keras imports it, where it is, once it serializes a layer. So it counts for nobody.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("tensorflow")
     else:
         import tensorflow as tf
 
@@ -109,11 +114,12 @@ def serve(requests, make, jit, batch):
 
 
 def versions():
-    """Of the packages that are loaded; some load JAX without a use for it."""
+    """Of the packages that are loaded, without the backend that is not used."""
+    unused = {"tensorflow": "jax", "jax": "tensorflow"}[os.environ["KERAS_BACKEND"]]
     return {
         name: importlib.metadata.version(name)
         for module, name in PACKAGES.items()
-        if module in sys.modules and (module != "jax" or os.environ["KERAS_BACKEND"] == "jax")
+        if module in sys.modules and module != unused
     }
 
 
