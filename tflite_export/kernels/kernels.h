@@ -26,9 +26,10 @@
  * A weight tile is [tap][unit][rows][weight unit], for units of nibbles [tap][unit][16][rows] and
  * for T1 [tap][unit][4][rows]. Image and weights may be read, but not written, up to KB_SLACK - 1
  * bytes behind their end; what lies there may be anything. So may the input's bytes in the last unit
- * of a tap that are of no channel, for their weights are 0, but not those of BITS, whose kernels
- * count bits of both together, nor of P1, P2 and P4, where 0 is a code: these are 0, up to the end of
- * the unit. Pointers need no alignment beyond that of a byte. */
+ * of a tap that are of no channel, for their weights are 0. But those of BITS are 0 up to the end of
+ * the unit, as kernels may take a byte for the offset of a table; those of P1, P2 and P4, where 0 is a
+ * code as others are; and those of T1, where it is a place in a table. Pointers need no alignment
+ * beyond that of a byte. */
 #ifndef KERASBITS_KERNELS_H
 #define KERASBITS_KERNELS_H
 
