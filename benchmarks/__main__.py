@@ -27,14 +27,15 @@ def main() -> int:
     """Measure, print, and write JSON, tables and pictures; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", help=f"parts, with commas: {', '.join(PARTS)}")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds instead of {ROUNDS}")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"{ROUNDS} unless given")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds")
     parser.add_argument("--show", action="store_true", help="print and draw earlier results only")
     options = parser.parse_args()
     only = options.only.split(",") if options.only else list(PARTS)
     if unknown := set(only) - set(PARTS):
         parser.error(f"expected --only among {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
     if not options.show:
-        measure(only, QUICK if options.quick else ROUNDS)
+        measure(only, QUICK if options.quick else options.rounds)
     found = {
         name: load(path)
         for part in COMPARED
