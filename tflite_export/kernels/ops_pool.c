@@ -1,5 +1,6 @@
 /* MAX_POOL, AVERAGE_POOL: over windows of NHWC images, padded positions left out. */
 #include <math.h>
+#include <string.h>
 
 #include "ops.h"
 
@@ -69,14 +70,41 @@ static void pool_some(const kb_node* node, const float* image, range rows, range
     y[k] = kb_clamp(node, average ? (float)(sums[k] / size) : top[k]);
 }
 
+/* Maxima of a row of windows: those of its rows of the image first, as if they were pixels of many
+ * channels, since most images that are pooled have few. */
+enum { kLine = 256 };
+
+static void pool_line(const kb_node* node, const float* image, range rows, float* y) {
+  const int32_t *in = node->x[0]->info.dims, *out = node->y->info.dims;
+  const int32_t channels = in[3], width = in[2] * channels;
+  float line[kLine];
+  memcpy(line, image + rows.first * width, (size_t)width * sizeof *line);
+  for (int64_t r = rows.first + 1; r < rows.end; r++) keep_larger(line, image + r * width, width);
+  for (int32_t c = 0; c < out[2]; c++) {
+    const range columns = inside(node, 1, c);
+    float* top = y + (int64_t)c * channels;
+    memcpy(top, line + columns.first * channels, (size_t)channels * sizeof *top);
+    for (int64_t i = columns.first + 1; i < columns.end; i++)
+      keep_larger(top, line + i * channels, channels);
+  }
+  if (!node->float_count) return;
+  for (int64_t i = 0; i < (int64_t)out[2] * channels; i++) y[i] = kb_clamp(node, y[i]);
+}
+
 int kb_run_pool(const kb_node* node, kb_error error) {
   const int32_t *in = node->x[0]->info.dims, *out = node->y->info.dims;
   const int64_t image = (int64_t)in[1] * in[2] * in[3];
+  const int by_lines = node->op == KB_OP_MAX_POOL && (int64_t)in[2] * in[3] <= kLine;
   float* y = kb_results(node);
   (void)error;
   for (int32_t n = 0; n < out[0]; n++) {
     for (int32_t r = 0; r < out[1]; r++) {
       const range rows = inside(node, 0, r);
+      if (by_lines) {
+        pool_line(node, kb_floats(node->x[0]) + n * image, rows, y);
+        y += (int64_t)out[2] * out[3];
+        continue;
+      }
       for (int32_t c = 0; c < out[2]; c++, y += out[3]) {
         const range columns = inside(node, 1, c);
         for (int32_t k = 0; k < out[3]; k += kSome)
