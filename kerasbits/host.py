@@ -110,18 +110,20 @@ class Host:
         """
         given = x.dtype
         x = ops.cast(x, "float32")
-        state, site = self._tensors(), self._site_in_graph()
+        state = self._tensors()
         if self.observing:
-            self.assign(self.quantizer.observe(x, state, site))
+            self.assign(self.quantizer.observe(x, state, self.site))
             state = self._tensors()
-        y, updates = self._apply(x, state, site, training)
+        y, updates = self._apply(x, state, self.site, training)
         self.assign(updates)
         # Whole-number inputs become floats: their quantized values are none.
         return ops.cast(y, given) if "float" in keras.backend.standardize_dtype(given) else y
 
     def penalty(self):
         """What the quantizer adds to the loss of the model, a scalar tensor or None."""
-        return self.quantizer.loss(self._tensors(), self._site_in_graph())
+        # The share of a saved model is that of its variable.
+        site = dataclasses.replace(self.site, share=ops.copy(self._share))
+        return shared_graphs.loss(self.quantizer, self._tensors(), site)
 
     def state(self) -> dict[str, np.ndarray]:
         """Current values as NumPy arrays."""
@@ -133,8 +135,10 @@ class Host:
         """Store new values; return the variables that were written."""
         for name, value in updates.items():
             variable = self._values[name]
-            value = ops.cast(value, variable.dtype) / self._specs[name].rate
-            variable.assign(ops.reshape(value, variable.shape))
+            value = _over(ops.cast(value, variable.dtype), self._specs[name].rate)
+            if tuple(value.shape) != tuple(variable.shape):
+                value = ops.reshape(value, variable.shape)
+            variable.assign(value)
         return [self._values[name] for name in updates]
 
     def reset(self, source=None, names: Iterable[str] | None = None) -> None:
@@ -161,11 +165,18 @@ class Host:
         return shared_graphs.apply(self.quantizer, x, state, site, bool(training), seed)
 
     def _tensors(self):
-        # The product makes tensors of variables: a loss that *is* a variable cannot be added.
-        return {name: v * self._specs[name].rate for name, v in self._values.items()}
+        # Tensors, not variables: a loss that *is* a variable cannot be added.
+        tensors = {name: ops.copy(v) for name, v in self._values.items()}
+        return {name: _times(v, self._specs[name].rate) for name, v in tensors.items()}
 
-    def _site_in_graph(self) -> Site:
-        return dataclasses.replace(self.site, share=self._share * 1.0)
+
+def _times(value, rate: float):
+    """The product; most rates are 1, and graphs are dear."""
+    return value if rate == 1 else value * rate
+
+
+def _over(value, rate: float):
+    return value if rate == 1 else value / rate
 
 
 def checked_rate(rate: float, where: str) -> float:

@@ -175,8 +175,8 @@ class QuantizedOp(QuantizedLayer):
             inputs = self.input_host(inputs, training=training)
         kernel = self.kernel
         if self.kernel_host is not None:
-            seen = ops.reshape(kernel * 1.0, self._seen_shape(kernel.shape))
-            kernel = ops.reshape(self.kernel_host(seen, training=training), kernel.shape)
+            seen = _shaped(ops.copy(kernel), self._seen_shape(kernel.shape))
+            kernel = _shaped(self.kernel_host(seen, training=training), kernel.shape)
         outputs = self._op(inputs, ops.cast(kernel, self.compute_dtype))
         if self.bias is not None:
             outputs = ops.add(outputs, ops.cast(self._shaped_bias(), outputs.dtype))
@@ -292,6 +292,10 @@ class QuantizedOp(QuantizedLayer):
         """Start the quantizers anew from the current kernel (after it was replaced)."""
         for host in self.hosts.values():
             host.reset(self.kernel)
+
+
+def _shaped(x, shape):
+    return x if tuple(x.shape) == tuple(shape) else ops.reshape(x, shape)
 
 
 def product(shape) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from keras import ops
 
-from kerasbits.maths.fused import fused, is_small, one_pass, partial_sum
+from kerasbits.maths.fused import fused, is_small, partial_sum
 from kerasbits.maths.gradients import exact_straight_through
 
 WIDTHS = (2, 4, 8, 16, 32)
@@ -151,7 +151,7 @@ def _all_steps():
         every = grid_steps(beta, signed)
         return *every, select_width(every, bits), top_code(bits, signed)
 
-    return one_pass(steps, small=0)
+    return steps
 
 
 def _residuals(clipped, steps):

@@ -13,7 +13,7 @@ import functools
 
 from keras import ops
 
-from kerasbits.maths.fused import fused, one_pass, partial_sum
+from kerasbits.maths.fused import fused, partial_sum
 from kerasbits.maths.gradients import exact_straight_through
 from kerasbits.maths.uniform import clip_closed
 
@@ -162,7 +162,7 @@ def _grids(max_bits: int, whole_zero: bool):
                 found += [zero_point(bits, lo, hi), top_code(bits)]
         return found
 
-    return one_pass(grids, small=0)
+    return grids
 
 
 def _level(v, lo, grid):

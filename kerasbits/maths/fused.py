@@ -85,13 +85,24 @@ def _worth_compiling(x, small: int) -> bool:
     if None in tuple(x.shape[1:]):
         return False
     long = x.shape.rank > 0 and x.shape[0] is None
-    # With an accelerator in sight nobody knows yet which device will run the node.
-    return (long or math.prod(x.shape) >= small) and _only_cpus(tf)
+    return (long or math.prod(x.shape) >= small) and _compiles(tf)
 
 
 @functools.cache
-def _only_cpus(tf) -> bool:
-    return all(device.device_type == "CPU" for device in tf.config.get_visible_devices())
+def _compiles(tf) -> bool:
+    """Whether this TensorFlow compiles for the processor, found out once by a trial."""
+    # With an accelerator in sight nobody knows yet which device will run the node.
+    if any(device.device_type != "CPU" for device in tf.config.get_visible_devices()):
+        return False
+    # A graph is being made, and the trial is no part of it.
+    with tf.init_scope():
+        if not tf.executing_eagerly():
+            return False
+        try:
+            trial = tf.function(lambda x: x + x, jit_compile=True, autograph=False)
+            return float(trial(tf.ones(()))) == 2.0
+        except (tf.errors.OpError, ValueError):
+            return False
 
 
 def partial_sum(values, like):

@@ -48,6 +48,19 @@ def test_largest_totals(monkeypatch, rows, is_whole):
     np.testing.assert_array_equal(y, f32([[total, -total, total / 2]]))
 
 
+@pytest.mark.parametrize("lowest", [0, 127])
+def test_parts_may_be_larger_than_totals(monkeypatch, lowest):
+    """Rows that are cut, since sums of their unsigned codes leave int32; the total does not."""
+    rng = np.random.default_rng(lowest)
+    codes = rng.integers(lowest, 128, (100_000, 3))
+    grid = UniformGrid(8, -128.0, 127.0, 0.0, 1.0, 128)
+    layer = dense(codes, uniform([1], [0], [-64]), [7] * 3, grid)
+    assert whole_layer(layer)
+    y = everywhere(monkeypatch, layer, np.full((2, 100_000), 127.0))
+    total = 127 * (codes - 64).sum(axis=0)
+    np.testing.assert_array_equal(y, f32([total, total]))
+
+
 @pytest.mark.parametrize("zero", [0, 1, 77, 128, 255])
 def test_offsets_of_inputs_cancel_before_they_are_rounded(monkeypatch, zero):
     """Weights of one sign, and inputs that are all but a few at the zero: what the zeros add is

@@ -47,8 +47,8 @@ typedef struct {
   double* bias;         /* [out] in that order, with KB_MAX_ROWS zeros behind */
   double* tap_sums;     /* [taps][out] in that order: what a tap inside the image adds as its inputs
                            have an offset; NULL if they have none */
-  int is_whole;         /* whether outputs are made of whole numbers (whole.h) */
-  int32_t* tap_starts;  /* the same in such a layer, in whole numbers: part of a total */
+  int32_t* tap_starts;  /* that in a layer on whole numbers, as part of its totals */
+  int is_whole;         /* whether the layer is one of these (whole.h) */
   int needs_input_sums; /* whether some tile has input_weights */
   uint8_t* packed;      /* all weights */
   double* numbers;      /* all coefficients, input weights and scales, */

@@ -1,0 +1,82 @@
+"""One TensorFlow function for all places that quantize alike.
+
+A network quantizes dozens of tensors in a few ways. What a graph costs before its first step, in
+Python and in TensorFlow's passes over it, goes by its nodes. So the formulas of a quantizer are
+traced once for each way, with their gradient, and each place has one node for them and one for the
+gradient.
+
+Anywhere else these functions call the quantizer, and so they do on one of several replicas, which
+exchange statistics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+
+import keras
+
+from kerasbits import replicas
+from kerasbits.quantizers.base import Quantizer, Site, State
+
+
+def apply(quantizer: Quantizer, x, state: State, site: Site, training: bool, seed=None):
+    """`quantizer.apply`; a shared graph draws from `seed` in every training step, needed or not."""
+    if not _is_sharable(quantizer, x):
+        return quantizer.apply(x, state, site, training=training, seed=seed)
+    drawn = [] if seed is None or not training else [seed.next()]
+    return _quantizing(quantizer, _kind(site), training)(x, dict(state), drawn)
+
+
+def loss(quantizer: Quantizer, state: State, site: Site):
+    """`quantizer.loss`; the share of the site is a tensor."""
+    if type(quantizer).loss is Quantizer.loss or not _is_sharable(quantizer, site.share):
+        return quantizer.loss(state, site)
+    return _losing(quantizer, _kind(site))(dict(state), site.share)
+
+
+def _is_sharable(quantizer: Quantizer, tensor) -> bool:
+    tf = sys.modules.get("tensorflow")
+    if tf is None or not tf.is_tensor(tensor) or tf.executing_eagerly() or replicas.several():
+        return False
+    return type(quantizer).__hash__ is not None
+
+
+def _kind(site: Site) -> Site:
+    """The site without what differs from place to place and no formula asks for."""
+    return dataclasses.replace(site, name="", macs=0, share=1.0)
+
+
+@functools.cache
+def _quantizing(quantizer: Quantizer, site: Site, training: bool):
+    def quantize(x, state, drawn):
+        seed = _Drawn(drawn[0]) if drawn else None
+        return quantizer.apply(x, state, site, training=training, seed=seed)
+
+    return _one_node(quantize)
+
+
+@functools.cache
+def _losing(quantizer: Quantizer, site: Site):
+    return _one_node(
+        lambda state, share: quantizer.loss(state, dataclasses.replace(site, share=share))
+    )
+
+
+def _one_node(function):
+    # TensorFlow would put the body in the place of each call, and nothing were won.
+    attributes = {"_noinline": True}
+    tf = sys.modules["tensorflow"]
+    return tf.function(function, autograph=False, experimental_attributes=attributes)
+
+
+class _Drawn(keras.random.SeedGenerator):
+    """A seed that was drawn outside, where its state lives."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def next(self, ordered: bool = True):
+        """The seed."""
+        return self.seed

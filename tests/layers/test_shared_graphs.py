@@ -1,0 +1,75 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kerasbits as kb
+
+METHODS = {
+    "uniform": kb.Uniform(4),
+    "bitpruning": kb.BitPruning(4.5),
+    "apot": kb.APoT(4),
+    "ls2": kb.LeastSquaresBinary("ls2"),
+    "bayesian": kb.BayesianBits(phi=0.5),
+}
+
+
+def model(quantizer, layers=3):
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6,))
+    for _ in range(layers):
+        x = keras.layers.Dense(6, activation="tanh")(x)
+    return kb.quantize_model(keras.Model(inputs, x), quantizer, quantizer)
+
+
+def batch():
+    random = np.random.default_rng(0)
+    return random.normal(size=(8, 6)).astype(np.float32), np.zeros((8, 6), np.float32)
+
+
+def steps(quantizer, **compiled):
+    network = model(quantizer)
+    network.compile("sgd", "mse", **compiled)
+    losses = [network.train_on_batch(*batch()) for _ in range(3)]
+    return losses, [keras.ops.convert_to_numpy(v) for v in network.variables]
+
+
+def step_graph(layers):
+    network = model(METHODS["uniform"], layers)
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(network(x, training=True))
+        return tape.gradient(loss, network.trainable_variables)
+
+    return tf.function(step, autograph=False).get_concrete_function(batch()[0]).graph
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("name", list(METHODS))
+def test_steps_in_graphs_are_those_of_eager_mode(name, jit):
+    losses, values = steps(METHODS[name], jit_compile=jit)
+    plain_losses, plain_values = steps(METHODS[name], run_eagerly=True, jit_compile=False)
+    np.testing.assert_allclose(losses, plain_losses, rtol=1e-4)
+    for value, plain in zip(values, plain_values, strict=True):
+        np.testing.assert_allclose(value, plain, rtol=1e-3, atol=1e-5)
+
+
+def test_layers_that_quantize_alike_share_their_functions():
+    few, many = step_graph(2), step_graph(6)
+    assert len(many._functions) == len(few._functions)
+    calls = [op for op in many.get_operations() if "PartitionedCall" in op.type]
+    assert len(calls) == 24  # kernel and input of 6 layers, forward and back
+
+
+def test_layers_draw_their_own_noise():
+    layers = model(kb.BayesianBits(phi=0.0, strength=1.0)).layers[1:]
+    states = [layer.kernel_host.seed_generator.state for layer in layers]
+    before = [keras.ops.convert_to_numpy(state) for state in states]
+    run = tf.function(lambda x: [layer.kernel_host(x, training=True) for layer in layers])
+    first = run(tf.ones((6, 6)))
+    for a, b in zip(before, states, strict=True):
+        assert not np.array_equal(a, keras.ops.convert_to_numpy(b))
+    second = run(tf.ones((6, 6)))
+    values = [float(tf.reduce_sum(y)) for y in (*first, *second)]
+    assert len(set(values)) > 3

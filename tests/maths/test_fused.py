@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasbits.maths import fused, uniform
+
+SHAPE = (8, 64, 256)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    """TensorFlow without XLA for CPUs: the node fails when it runs, not when it is made."""
+    plain, tried = tf.function, []
+
+    def function(body=None, *, jit_compile=None, **arguments):
+        if not jit_compile:
+            return plain(body, **arguments)
+
+        def fails(*_):
+            tried.append(body)
+            raise tf.errors.UnimplementedError(None, None, "no XLA here")
+
+        return fails
+
+    monkeypatch.setattr(tf, "function", function)
+    fused._compiles.cache_clear()
+    yield tried
+    fused._compiles.cache_clear()
+
+
+def quantized():
+    """A tensor worth compiling, quantized in a graph: levels, and gradients to it and its range."""
+    x = tf.constant(np.random.default_rng(0).normal(size=SHAPE).astype(np.float32))
+    beta = tf.constant(2.0)
+
+    def run(x, beta):
+        with tf.GradientTape() as tape:
+            tape.watch((x, beta))
+            y = uniform.quantize(x, beta, 4, 1.0)
+        return y, *tape.gradient(y, (x, beta), tf.cos(x))
+
+    graph = tf.function(run, autograph=False).get_concrete_function(x, beta)
+    return [value.numpy() for value in graph(x, beta)], graph
+
+
+def is_compiled(graph):
+    return any(f.definition.attr["_XlaMustCompile"].b for f in graph.graph._functions.values())
+
+
+def test_large_tensors_are_compiled_and_small_ones_are_not():
+    assert fused._compiles(tf)
+    assert is_compiled(quantized()[1])
+
+
+def test_one_trial_tells_that_nothing_compiles(no_compiler):
+    _, graph = quantized()
+    quantized()
+    assert len(no_compiler) == 1  # one trial, whose answer is kept
+    assert not is_compiled(graph)
+
+
+def test_results_do_not_depend_on_the_compiler(request):
+    compiled, _ = quantized()
+    request.getfixturevalue("no_compiler")
+    plain, _ = quantized()
+    np.testing.assert_array_equal(plain[0], compiled[0])
+    np.testing.assert_array_equal(plain[1], compiled[1])
+    np.testing.assert_allclose(plain[2], compiled[2], rtol=1e-5)
