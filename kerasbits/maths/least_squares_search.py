@@ -1,10 +1,13 @@
 """Scales of long vectors without sorting them, for inputs in training.
 
-A split of the magnitudes `a = |x|` at a threshold t has a gain that needs only the number and the
-sum of the elements up to t. So the best of many thresholds is found in one pass over the data, and
-a few passes, each between the neighbours of the best threshold so far, narrow it down. The scales
-are the exact ones of the last split, which is the best as long as the gain has its highest peak
-near the best of the first thresholds.
+A split of the magnitudes `a = |x|` at a threshold has a gain that needs only the number and the sum
+of the elements below it. One pass sorts the elements into bins, whose width follows the mean of the
+vector, and gives both for all borders of bins exactly. Most often the best border is as good as the
+best split. Two further passes take the threshold to where the split says that the best one is.
+
+What a split inside a bin can gain at most is known from the numbers and sums at its ends, so a row
+can tell whether the best border is good enough. If it is not, as where most elements are in one
+bin, the part of the line that may hold the best split is divided into bins once more.
 """
 
 from __future__ import annotations
@@ -18,32 +21,35 @@ from kerasbits.maths.fused import one_pass
 SHORTEST = 4096
 """Vectors of fewer elements are sorted, which is exact in any case."""
 
-NARROWER = (8, 8)
-"""Thresholds of the passes behind the first one. Each bracket is 2/9 of that before."""
+LONGEST = 2**24
+"""Up to here float32 counts."""
 
-MOVES = 4
-"""Last passes, of one threshold each: where its split says that the best one is, half way between
-the two means. Each leaves about half of the distance, whatever the scale of the data is. The
-squared error is then within 2e-4 of the least one, mostly within 2e-5."""
+BINS = 512
 
-FIRST = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
-"""First thresholds, in means."""
+MOVES = 2
+"""Last passes, of one threshold each: half way between the two means of the split before."""
 
-TAIL = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 0.99)
-"""And between the last of them, exponent 0, and the largest magnitude, exponent 1."""
+ENOUGH = 1e-4
+"""A bin that may hold a split so much better, in squared errors of the best border, is divided."""
 
-LANES = 1024
-"""Sums run side by side."""
+ROUNDING = 1e-6
+"""What float32 may do to a gain, relative to the largest there could be."""
+
+PARTS = 16
+"""Parts of a vector that are added up element by element; the sums of each are added later."""
 
 
 def is_long(shape) -> bool:
     """Whether rows of a tensor, (rows, n), can be searched and are worth it."""
     n = shape[-1]
-    return n is not None and n >= SHORTEST and n % LANES == 0
+    return n is not None and SHORTEST <= n < LONGEST and n % PARTS == 0
 
 
 def search(x, scheme: str):
     """Scales of "ls2" or "lst" for each row.
+
+    The squared error is that of `least_squares.solve`, within 2e-4 of it and mostly within 1e-5,
+    and within what float32 sums allow.
 
     Args:
         x: (rows, n) float with `is_long`.
@@ -52,113 +58,180 @@ def search(x, scheme: str):
     Returns:
         (rows, 2) for "ls2", (rows, 1) for "lst", like `least_squares.solve`.
     """
-    x = ops.stop_gradient(x)
-    n = x.shape[-1]
+    x, n = ops.stop_gradient(x), x.shape[-1]
     sums, tops = _totals()(x)
     total, top = ops.sum(sums, axis=-1, keepdims=True), ops.max(tops, axis=-1, keepdims=True)
-    thresholds = _first()(total / n, top)
-    best = ops.zeros_like(ops.concatenate([total, total, total], axis=-1))
-    for size in (*NARROWER, 1):
-        thresholds, best = _one_round(scheme, x, thresholds, total, top, best, size)
+    unit = ops.where(total > 0, total / n, ops.ones_like(total))
+    spread = ops.sum(_spread()(x, unit), axis=-1, keepdims=True)
+    found = _histogram()(x, unit)
+    split, hull, sure = _best(scheme, n, found, _curved_edges(top / unit), spread)
+    hull = [ops.stop_gradient(end * unit) for end in hull]
+
+    def divided():
+        low, high = hull
+        inner = _inner_histogram()(x, unit, low, high)
+        edges = _even_edges(low / unit, high / unit, top / unit)
+        again, _, _ = _best(scheme, n, inner, edges, spread)
+        # Row by row: no row may depend on another.
+        return ops.where(sure, split, again)
+
+    split = ops.cond(ops.all(sure), lambda: split, divided)
+    count, below = split[:, :1], (split[:, 1:] + split[:, :1]) * unit
     for _ in range(MOVES):
-        thresholds = _border(scheme, n)(total, best)
-        _, best = _one_round(scheme, x, thresholds, total, top, best, 1)
-    return _scales(scheme, n)(total, best)
+        border = _solution(scheme, n, total, count, below)[:, :1]
+        count, below = (ops.sum(v, axis=-1, keepdims=True) for v in _moments()(x, border))
+    return _solution(scheme, n, total, count, below)
 
 
-def _one_round(scheme: str, x, thresholds, total, top, best, new: int):
-    counts, sums = _moments()(x, thresholds)
-    counts, sums = ops.sum(counts, axis=-1), ops.sum(sums, axis=-1)
-    return _narrowed(scheme, x.shape[-1], new)(thresholds, counts, sums, total, top, best)
-
-
-def _lanes(x):
-    return ops.abs(ops.reshape(x, (-1, x.shape[-1] // LANES, LANES)))
+def _parts(x):
+    """The parts of |x|, each (rows, n / PARTS)."""
+    a = ops.abs(ops.reshape(x, (-1, PARTS, x.shape[-1] // PARTS)))
+    return [a[:, i] for i in range(PARTS)]
 
 
 @functools.cache
 def _totals():
+    """Sum and largest of the magnitudes, (rows, n / PARTS)."""
+
     def totals(x):
-        a = _lanes(x)
-        return ops.sum(a, axis=1), ops.max(a, axis=1)
+        parts = _parts(x)
+        return sum(parts[1:], parts[0]), functools.reduce(ops.maximum, parts)
 
     return one_pass(totals)
 
 
 @functools.cache
-def _moments():
-    """Number and sum of the elements up to each threshold, (rows, T, LANES)."""
+def _spread():
+    """Sum of `(a / unit - 1)^2`, (rows, n / PARTS)."""
+    return one_pass(lambda x, unit: sum(ops.square(a / unit - 1) for a in _parts(x)))
 
-    def moments(x, thresholds):
-        a = ops.expand_dims(_lanes(x), 2)
-        below = a <= ops.reshape(thresholds, (-1, 1, thresholds.shape[-1], 1))
-        counts = ops.sum(ops.cast(below, a.dtype), axis=1)
-        return counts, ops.sum(ops.where(below, a, ops.zeros_like(a)), axis=1)
+
+@functools.cache
+def _histogram():
+    """Number of elements, and sum of `a / unit - 1`, of each bin, (rows, BINS + 1) both.
+
+    The bin of a is `BINS a / (a + unit)`, so that half of them are below the mean and none is too
+    far out to have one.
+    """
+
+    def histogram(x, unit):
+        a = ops.abs(x)
+        return _bins(a, unit, BINS - BINS * (unit / (a + unit)), BINS + 1)
+
+    return one_pass(histogram)
+
+
+@functools.cache
+def _inner_histogram():
+    """The same, of even bins from `low` to `high`; the first and the last one hold the rest."""
+
+    def histogram(x, unit, low, high):
+        a = ops.abs(x)
+        width = ops.maximum(high - low, 1e-30)
+        return _bins(a, unit, 1 + BINS * ((a - low) / width), BINS + 2)
+
+    return one_pass(histogram)
+
+
+def _bins(a, unit, position, size: int):
+    rows = ops.shape(a)[0]
+    # Clipped as float first: what is out of reach of int32 could be any number.
+    inside = ops.cast(ops.floor(ops.clip(position, 0, size - 1)), "int32")
+    inside = ops.clip(inside, 0, size - 1)  # NaN
+    index = ops.reshape(inside + size * ops.expand_dims(ops.arange(rows), -1), (-1,))
+    found = []
+    for values in (ops.ones_like(a), a / unit - 1):
+        sums = ops.segment_sum(ops.reshape(values, (-1,)), index, rows * size)
+        found.append(ops.reshape(sums, (-1, size)))
+    return found
+
+
+def _curved_edges(top):
+    """Ends of the bins of `_histogram` in units, (rows, BINS + 2)."""
+    j = ops.cast(ops.arange(BINS), top.dtype)
+    edges = ops.minimum(j / (BINS - j), top)
+    return ops.concatenate([edges, top, top], axis=-1)
+
+
+def _even_edges(low, high, top):
+    """Ends of the bins of `_inner_histogram` in units, (rows, BINS + 3)."""
+    j = ops.cast(ops.arange(BINS + 1), top.dtype) / BINS
+    return ops.concatenate([ops.zeros_like(top), low + (high - low) * j, top], axis=-1)
+
+
+def _best(scheme: str, n: int, found, edges, spread):
+    """The best border, what may be better, and whether that is little.
+
+    Args:
+        found: number and sum of each bin.
+        edges: ends of the bins, one more than bins.
+        spread: (rows, 1) sum of the squares of `a / unit - 1`.
+
+    Returns:
+        (rows, 2) number and sum below the best border; two ends (rows, 1) of a part of the line
+        that holds the best split; (rows, 1) bool.
+    """
+    counts, sums = found
+    after = [ops.cumsum(v, axis=-1) for v in (counts, sums)]
+    before = [v - own for v, own in zip(after, (counts, sums), strict=True)]
+    gain = _gain(scheme, n, *after)
+    at = ops.argmax(gain, axis=-1)
+    best = ops.max(gain, axis=-1, keepdims=True)
+    chosen = ops.one_hot(at, counts.shape[-1], dtype=gain.dtype)
+    split = ops.stack([ops.sum(v * chosen, axis=-1) for v in after], axis=-1)
+    bound = _most_inside(scheme, n, before, found, edges)
+    squares = spread if scheme == "ls2" else spread + n
+    slack = ENOUGH * ops.maximum(squares - best, 0) + ROUNDING * squares
+    better = bound > best
+    low, high = edges[:, :-1], edges[:, 1:]
+    # With none better, around the border itself.
+    low = ops.where(better, low, ops.max(high * chosen, axis=-1, keepdims=True))
+    high = ops.where(better, high, ops.max(high * chosen, axis=-1, keepdims=True))
+    hull = ops.min(low, axis=-1, keepdims=True), ops.max(high, axis=-1, keepdims=True)
+    return split, hull, ops.max(bound, axis=-1, keepdims=True) <= best + slack
+
+
+def _most_inside(scheme: str, n: int, before, own, edges):
+    """What no split inside a bin exceeds.
+
+    The gain is a convex function of number k and sum s. The k least elements of a bin have at least
+    `k low`, and leave at most `(K - k) high`, and have at most their share of the sum: a triangle.
+    Two of its corners are the ends of the bin, the third is where the elements are at both ends.
+    """
+    counts, sums = own
+    low, high = edges[:, :-1] - 1, edges[:, 1:] - 1
+    width = ops.maximum(high - low, 1e-30)
+    k = ops.clip((counts * high - sums) / width, 0, counts)
+    corner = _gain(scheme, n, before[0] + k, before[1] + k * low)
+    return ops.where(counts > 1, corner, -ops.ones_like(corner))
+
+
+def _gain(scheme: str, n: int, counts, sums):
+    """What a split takes from the squared error, but for a constant; sums of `a / unit - 1`."""
+    above = ops.maximum(n - counts, 1)
+    if scheme == "lst":
+        return ops.square(ops.maximum(n - counts, 0) - sums) / above
+    return ops.square(sums) / ops.maximum(counts, 1) + ops.square(sums) / above
+
+
+@functools.cache
+def _moments():
+    """Number and sum of the elements up to a threshold, (rows, n / PARTS)."""
+
+    def moments(x, threshold):
+        counts, sums = 0.0, 0.0
+        # Part by part: XLA makes a reduction of both in one loop, but one element at a time.
+        for a in _parts(x):
+            below = a <= threshold
+            counts = counts + ops.cast(below, a.dtype)
+            sums = sums + ops.where(below, a, ops.zeros_like(a))
+        return counts, sums
 
     return one_pass(moments)
 
 
-@functools.cache
-def _first():
-    def first(mean, top):
-        last = FIRST[-1] * mean
-        ratio = ops.maximum(top, last) / ops.where(last > 0, last, ops.ones_like(last))
-        tail = [last * ops.power(ratio, f) for f in TAIL]
-        return ops.concatenate([*(f * mean for f in FIRST), *tail], axis=-1)
-
-    return one_pass(_sorted_small(first), small=0)
-
-
-def _sorted_small(function):
-    """The thresholds of `function` in rising order, so that neighbours are neighbours."""
-    return lambda *arguments: ops.sort(function(*arguments), axis=-1)
-
-
-@functools.cache
-def _narrowed(scheme: str, n: int, new: int):
-    """`new` thresholds between the neighbours of the best one, and the best split so far."""
-
-    def narrowed(thresholds, counts, sums, total, top, best):
-        gain = _gain(scheme, n, counts, sums, total)
-        at = ops.argmax(gain, axis=-1)
-        size = thresholds.shape[-1]
-        chosen = ops.one_hot(at, size, dtype=gain.dtype)
-        found = [ops.sum(v * chosen, axis=-1, keepdims=True) for v in (gain, counts, sums)]
-        found = ops.concatenate(found, axis=-1)
-        best = ops.where(found[:, :1] > best[:, :1], found, best)
-        padded = ops.concatenate([ops.zeros_like(top), thresholds, top], axis=-1)
-        left = ops.sum(padded[:, :size] * chosen, axis=-1, keepdims=True)
-        right = ops.sum(padded[:, 2:] * chosen, axis=-1, keepdims=True)
-        steps = ops.cast(ops.arange(1, new + 1), gain.dtype) / (new + 1)
-        return left + (right - left) * steps, best
-
-    return one_pass(narrowed, small=0)
-
-
-def _gain(scheme: str, n: int, counts, sums, total):
-    """What a split takes from the squared error, but for a constant."""
-    above = n - counts
-    if scheme == "lst":
-        return ops.square(total - sums) / ops.maximum(above, 1)
-    # Relative to the mean, so that the two parts have sums of equal size.
-    moved = sums - counts * (total / n)
-    return ops.square(moved) / ops.maximum(counts, 1) + ops.square(moved) / ops.maximum(above, 1)
-
-
-@functools.cache
-def _border(scheme: str, n: int):
-    """The threshold that the means of the best split ask for: `v_1`, or v for "lst"."""
-    return one_pass(lambda total, best: _solution(scheme, n, total, best)[:, :1], small=0)
-
-
-@functools.cache
-def _scales(scheme: str, n: int):
-    return one_pass(lambda total, best: _solution(scheme, n, total, best), small=0)
-
-
-def _solution(scheme: str, n: int, total, best):
-    """Scales of the best split."""
-    count, below = best[:, 1:2], best[:, 2:3]
+def _solution(scheme: str, n: int, total, count, below):
+    """Scales of a split by the number and the sum of its lower part."""
     above, rest = n - count, total - below
     # A NaN in the row is in its total, whatever was counted.
     high = ops.where(above > 0, rest / ops.maximum(above, 1), total / n)

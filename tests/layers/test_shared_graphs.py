@@ -45,8 +45,13 @@ def step_graph(layers):
     return tf.function(step, autograph=False).get_concrete_function(batch()[0]).graph
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("name", list(METHODS))
+# XLA draws other numbers than TensorFlow.
+CASES = [
+    (name, jit) for name in METHODS for jit in (False, True) if (name, jit) != ("bayesian", True)
+]
+
+
+@pytest.mark.parametrize(("name", "jit"), CASES)
 def test_steps_in_graphs_are_those_of_eager_mode(name, jit):
     losses, values = steps(METHODS[name], jit_compile=jit)
     plain_losses, plain_values = steps(METHODS[name], run_eagerly=True, jit_compile=False)
