@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from kerasbits.maths import fused, uniform
 
-SHAPE = (8, 64, 256)
+SHAPE = (32, 64, 256)
 
 
 @pytest.fixture
