@@ -4,20 +4,26 @@
 
 #include "kernels.h"
 
-/* Four totals, modulo 2^32. */
+static inline __attribute__((always_inline)) uint32x4_t four_words(const void* from) {
+  return vreinterpretq_u32_s32(vld1q_s32((const int32_t*)from));
+}
+
+/* Four totals, modulo 2^32, and so without signs: the header of some compilers adds signed ones as C
+ * does, which does not say what becomes of those that are too large. */
 static inline __attribute__((always_inline)) int32x4_t four_totals(const kb_finish_whole_args* args,
                                                                    size_t pixel, size_t row) {
   const char* sums = (const char*)(args->sums + pixel * (size_t)args->rows + row);
-  int32x4_t total = vdupq_n_s32(0);
+  uint32x4_t total = vdupq_n_u32(0);
   for (int i = 0; i < args->parts; i++, sums += args->part_stride) {
-    const int32x4_t part = vld1q_s32((const int32_t*)(const void*)sums);
     const int32x4_t shift = vdupq_n_s32(args->shifts ? args->shifts[i] : 0);
-    total = vaddq_s32(total, vshlq_s32(part, shift));
+    total = vaddq_u32(total, vshlq_u32(four_words(sums), shift));
   }
   if (args->input_weights)
-    total = vmlaq_n_s32(total, vld1q_s32(args->input_weights + row), args->input_sums[pixel]);
-  if (args->starts) total = vaddq_s32(total, vld1q_s32((const int32_t*)args->starts[pixel] + row));
-  return total;
+    total = vmlaq_n_u32(total, four_words(args->input_weights + row),
+                        (uint32_t)args->input_sums[pixel]);
+  if (args->starts)
+    total = vaddq_u32(total, four_words((const int32_t*)args->starts[pixel] + row));
+  return vreinterpretq_s32_u32(total);
 }
 
 /* Four outputs. Comparisons, as minima and maxima would turn -0 into 0. */
