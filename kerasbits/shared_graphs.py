@@ -5,12 +5,14 @@ Python and in TensorFlow's passes over it, goes by its nodes. So the formulas of
 traced once for each way, with their gradient, and each place has one node for them and one for the
 gradient.
 
-Anywhere else these functions call the quantizer, and so they do on one of several replicas, which
-exchange statistics.
+Anywhere else these functions call the quantizer: eagerly, on other backends, on one of several
+replicas, which exchange statistics, and where a quantizer asks for what places differ in, as
+messages of errors do, which then name the layer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -23,45 +25,73 @@ from kerasbits.quantizers.base import Quantizer, Site, State
 
 def apply(quantizer: Quantizer, x, state: State, site: Site, training: bool, seed=None):
     """`quantizer.apply`; a shared graph draws from `seed` in every training step, needed or not."""
-    if not _is_sharable(quantizer, x):
-        return quantizer.apply(x, state, site, training=training, seed=seed)
-    drawn = [] if seed is None or not training else [seed.next()]
-    return _quantizing(quantizer, _kind(site), training)(x, dict(state), drawn)
+    if _is_sharable(quantizer, x):
+        drawn = [] if seed is None or not training else [seed.next()]
+        with contextlib.suppress(_Asked):
+            return _quantizing(quantizer, _kind(site), training)(x, dict(state), drawn)
+    return quantizer.apply(x, state, site, training=training, seed=seed)
 
 
 def loss(quantizer: Quantizer, state: State, site: Site):
     """`quantizer.loss`; the share of the site is a tensor."""
-    if type(quantizer).loss is Quantizer.loss or not _is_sharable(quantizer, site.share):
-        return quantizer.loss(state, site)
-    return _losing(quantizer, _kind(site))(dict(state), site.share)
+    if type(quantizer).loss is not Quantizer.loss and _is_sharable(quantizer, site.share):
+        with contextlib.suppress(_Asked):
+            return _losing(quantizer, _kind(site))(dict(state), site.share)
+    return quantizer.loss(state, site)
 
 
 def _is_sharable(quantizer: Quantizer, tensor) -> bool:
     tf = sys.modules.get("tensorflow")
     if tf is None or not tf.is_tensor(tensor) or tf.executing_eagerly() or replicas.several():
         return False
-    return type(quantizer).__hash__ is not None
+    try:
+        hash(quantizer)
+    except TypeError:  # a field of it is a list, say
+        return False
+    return True
 
 
 def _kind(site: Site) -> Site:
-    """The site without what differs from place to place and no formula asks for."""
+    """The site without what differs from place to place and hardly a formula asks for."""
     return dataclasses.replace(site, name="", macs=0, share=1.0)
+
+
+class _Asked(Exception):
+    """A quantizer asked for what differs from place to place."""
+
+
+class _AnySite(Site):
+    """All sites of a kind."""
+
+    hidden = ("name", "macs", "share")
+
+    def __getattribute__(self, attribute: str):
+        if attribute in type(self).hidden:
+            raise _Asked(attribute)
+        return super().__getattribute__(attribute)
+
+
+class _AnySiteWithShare(_AnySite):
+    hidden = ("name", "macs")
 
 
 @functools.cache
 def _quantizing(quantizer: Quantizer, site: Site, training: bool):
+    any_site = _AnySite(**vars(site))
+
     def quantize(x, state, drawn):
         seed = _Drawn(drawn[0]) if drawn else None
-        return quantizer.apply(x, state, site, training=training, seed=seed)
+        return quantizer.apply(x, state, any_site, training=training, seed=seed)
 
     return _one_node(quantize)
 
 
 @functools.cache
 def _losing(quantizer: Quantizer, site: Site):
-    return _one_node(
-        lambda state, share: quantizer.loss(state, dataclasses.replace(site, share=share))
-    )
+    def loss(state, share):
+        return quantizer.loss(state, _AnySiteWithShare(**{**vars(site), "share": share}))
+
+    return _one_node(loss)
 
 
 def _one_node(function):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -65,6 +67,34 @@ def test_layers_that_quantize_alike_share_their_functions():
     assert len(many._functions) == len(few._functions)
     calls = [op for op in many.get_operations() if "PartitionedCall" in op.type]
     assert len(calls) == 24  # kernel and input of 6 layers, forward and back
+
+
+@dataclasses.dataclass(frozen=True)
+class Asking(kb.Uniform):
+    """Asks for what differs from layer to layer."""
+
+    wanted: str = "macs"
+    listed: list | None = None
+
+    def quantize(self, x, state, site, training=False, seed=None):
+        if self.wanted == "error":
+            raise site.error("nothing", "something")
+        y, updates = super().quantize(x, state, site, training, seed)
+        return y * (1 + len(str(getattr(site, self.wanted)))), updates
+
+
+@pytest.mark.parametrize("quantizer", [Asking(4), Asking(4, wanted="name"), Asking(4, listed=[1])])
+def test_quantizers_that_ask_for_their_place_are_told(quantizer):
+    losses, _ = steps(quantizer)
+    plain_losses, _ = steps(quantizer, run_eagerly=True, jit_compile=False)
+    np.testing.assert_allclose(losses, plain_losses, rtol=1e-4)
+
+
+def test_errors_name_the_layer():
+    host = model(kb.Uniform(4)).layers[1].kernel_host
+    host.quantizer = Asking(4, wanted="error")
+    with pytest.raises(ValueError, match=f"layer '{host.site.name}', kernel: expected nothing"):
+        tf.function(lambda x: host(x, training=True))(tf.ones((6, 6)))
 
 
 def test_layers_draw_their_own_noise():
