@@ -141,7 +141,9 @@ def main(model: str, result: str, *modules: str) -> int:
     target = pathlib.Path(result)
     try:
         for module in modules:
-            __import__(module)
+            # Other models of the program may be what it was for; if not, loading says so.
+            with contextlib.suppress(ImportError):
+                __import__(module)
         # The file is of the process that started this one, and so is the code in it.
         plain = keras.models.load_model(model, compile=False, safe_mode=False)
     except Exception as error:  # Keras raises whatever the file leads it to

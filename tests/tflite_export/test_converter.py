@@ -57,6 +57,16 @@ def test_another_process_gives_the_same_operators_and_constants(elsewhere, monke
     assert kernel in bytes(expected)
 
 
+def test_modules_of_other_models_may_be_out_of_reach(elsewhere, monkeypatch):
+    class Other(layers.Layer):
+        __module__ = "a_script_that_is_nowhere"
+
+    registered = {"tests>Other": Other, **keras.saving.get_custom_objects()}
+    monkeypatch.setattr(keras.saving, "get_custom_objects", lambda: registered)
+    assert float_tflite(network(layers.Flatten()))
+    assert elsewhere == []
+
+
 def test_what_the_other_process_cannot_load_is_tried_here(elsewhere):
     class Local(layers.Layer):
         def call(self, x):
