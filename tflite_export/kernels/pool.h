@@ -1,5 +1,5 @@
 /* Threads that share the items of one job. Results do not depend on their number: items are
- * independent of each other, and whoever is free takes the next. */
+ * independent of each other, and whoever is done with its own helps the others. */
 #ifndef KERASBITS_POOL_H
 #define KERASBITS_POOL_H
 
