@@ -18,9 +18,9 @@ from keras import ops
 COLUMNS = 256
 """Sums run side by side over at least so many columns, where a shape has them."""
 
-SMALL = 2**19
+SMALL = 2**18
 """Tensors of fewer elements are not worth the tenth of a second that compiling takes: a pass over
-so many takes a fifth of a millisecond."""
+so many takes a tenth of a millisecond."""
 
 
 def fused(forward: Callable, backward: Callable, passes: bool = False) -> Callable:
