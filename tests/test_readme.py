@@ -62,7 +62,7 @@ def test_example_is_about_fifteen_lines():
 def test_named_files_and_links_exist():
     for name in re.findall(r"`((?:docs|tflite_export|examples|tests)/[\w/.]+)`", README):
         assert (ROOT / name).exists(), name
-    for target in re.findall(r"\]\((?!http)([\w./]+)", README):
+    for target in re.findall(r"\]\((?!http)([\w./-]+)", README):
         assert (ROOT / target).exists(), target
 
 
