@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import time
 from collections.abc import Mapping
 
 from benchmarks import rates
@@ -12,10 +11,7 @@ from benchmarks.layers import stock_subjects
 from benchmarks.nets import NETS
 from benchmarks.networks import our_subject
 from benchmarks.results import Group, group
-from tflite_export.timing.bursts import Burst, Subject, take_turns
-
-REST = 0.03
-"""Seconds; idle threads of LiteRT and ours spin for a part of that."""
+from tflite_export.timing.bursts import take_turns
 
 GOAL = 1.8
 """How many times as fast two threads shall be as one."""
@@ -37,16 +33,6 @@ def measure(isa: str, rounds: int) -> tuple[list[Group], str]:
     )
 
 
-def _rested(one: Subject) -> Subject:
-    """Bursts after a rest, in which the threads of those before stop spinning and sleep."""
-
-    def burst(calls: int) -> Burst:
-        time.sleep(REST)
-        return one(calls)
-
-    return burst
-
-
 def _group(title: str, key: str, files: Mapping[str, pathlib.Path], rounds: int) -> Group:
     subjects, references, goals = {}, [], {}
     for count in (1, 2):
@@ -59,5 +45,5 @@ def _group(title: str, key: str, files: Mapping[str, pathlib.Path], rounds: int)
     for name in files:
         references.append(f"kerasbits {name}, 1 thread")
         goals[f"kerasbits {name}, 2 threads"] = {references[-1]: GOAL}
-    times = take_turns({name: _rested(one) for name, one in subjects.items()}, rounds)
+    times = take_turns(subjects, rounds)
     return group(title, times, dict.fromkeys(references, 0), goals)
