@@ -1,5 +1,5 @@
-/* What each kernel of kernels.inc that runs here does in a cycle: the rates behind forms.c, and how
- * much of roofline.c is left of an idea in a whole kernel.
+/* What each kernel of kernels.inc that runs here does in a cycle: to check the rates of forms.c, and
+ * how much of roofline.c is left of an idea in a whole kernel.
  *
  *   ./kernel_rates ROUNDS     a line for each: instruction set, name, quartiles of the work a cycle
  *

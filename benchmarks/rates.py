@@ -10,6 +10,7 @@ import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from benchmarks import as_json
 from benchmarks.clock import built
 from benchmarks.folders import BUILT, ROOT
 from benchmarks.machine import pin
@@ -82,9 +83,7 @@ def read(line: str) -> Rate:
 
 def save(rates: Sequence[Rate], machine: Mapping[str, str], path: pathlib.Path) -> None:
     """Write them as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = {"machine": machine, "rates": [dataclasses.asdict(rate) for rate in rates]}
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    as_json.write(path, {"machine": machine, "rates": list(rates)})
 
 
 def load(path: pathlib.Path) -> list[Rate]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import clock
+from benchmarks import as_json, clock
 from tflite_export.timing.bursts import Spread, Times, speed_ratio, spread
 
 
@@ -80,9 +80,8 @@ class Report:
 
     def save(self, folder: pathlib.Path) -> pathlib.Path:
         """Write it as JSON; the path."""
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.part}.json"
-        path.write_text(json.dumps(_plain(self), indent=1) + "\n")
+        as_json.write(path, self)
         return path
 
 
@@ -148,22 +147,5 @@ def _measured(name, times, references, goals, macs, roof) -> Row:
 
 
 def _row(read: Mapping[str, Any]) -> Row:
-    ratios = {name: _spread(values) for name, values in read["ratios"].items()}
-    return Row(**{**read, "seconds": _spread(read["seconds"]), "ratios": ratios})
-
-
-def _spread(read: Mapping[str, Any]) -> Spread:
-    return Spread(**{key: math.nan if value is None else value for key, value in read.items()})
-
-
-def _plain(value: Any) -> Any:
-    """Records and mappings as JSON has them, None for what is no number."""
-    if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
+    ratios = {name: as_json.spread(values) for name, values in read["ratios"].items()}
+    return Row(**{**read, "seconds": as_json.spread(read["seconds"]), "ratios": ratios})

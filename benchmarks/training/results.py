@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks import as_json
 from tflite_export.timing.bursts import Spread
 
 NOTHING = Spread(math.nan, math.nan, math.nan, 0, 0)
@@ -88,13 +88,7 @@ class Report:
 
     def save(self, path: pathlib.Path) -> None:
         """Write it as JSON. Whoever reads or interrupts finds a whole file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            new.write_text(json.dumps(_plain(self), indent=1) + "\n")
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
+        as_json.write(path, self)
 
 
 def load(path: pathlib.Path) -> Report:
@@ -136,30 +130,11 @@ def resume(path: pathlib.Path, backend: str, batch: int) -> Report:
 
 
 def _float(read: Mapping[str, Any]) -> Float:
-    seconds = {jit: _spread(values) for jit, values in read["seconds"].items()}
+    seconds = {jit: as_json.spread(values) for jit, values in read["seconds"].items()}
     return Float(**{**read, "seconds": seconds})
 
 
 def _row(read: Mapping[str, Any]) -> Row:
-    spreads = {name: _spread(read[name]) for name in ("ratio", "seconds", "base")}
-    floats = {name: _number(read[name]) for name in ("start", "memory", "own")}
+    spreads = {name: as_json.spread(read[name]) for name in ("ratio", "seconds", "base")}
+    floats = {name: as_json.number(read[name]) for name in ("start", "memory", "own")}
     return Row(**{**read, **spreads, **floats})
-
-
-def _spread(read: Mapping[str, Any]) -> Spread:
-    return Spread(**{key: _number(value) for key, value in read.items()})
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _plain(value: Any) -> Any:
-    """Records and mappings as JSON has them, None for what is no number."""
-    if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value

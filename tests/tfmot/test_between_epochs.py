@@ -8,7 +8,7 @@ from tf_keras_models import METHODS, batch, compiled, inputs_for, network, outpu
 
 import kerasbits as kb
 from kerasbits import sites, slots
-from kerasbits.tfmot import quantize_model
+from kerasbits.tfmot import callbacks, quantize_model
 
 Adam, legacy = tf_keras.optimizers.Adam, tf_keras.optimizers.legacy
 scaled = tf_keras.mixed_precision.LossScaleOptimizer
@@ -100,3 +100,15 @@ def test_the_report_counts_float_kernels_as_keras_3_does():
 def test_losses_weigh_the_whole_network():
     model = quantize_model(network(), kb.BitPruning(strength=1.0))
     assert float(tf.add_n(model.losses)) == pytest.approx(8.0)  # 8 bits on average
+
+
+def test_budget_steers_between_epochs():
+    model = compiled(quantize_model(network(), kb.BitPruning(strength=0.01)), run_eagerly=True)
+    budget = callbacks.Budget(size=0.3 * kb.report(model).weight_bytes)
+    x, y = batch()
+    with pytest.warns(UserWarning, match="Budget: frozen now"):
+        history = model.fit(x, y, epochs=2, verbose=0, callbacks=[budget]).history
+    assert history["pressure"][1] == budget.pressure > 1
+    shares = [p.host.site.share for p in sites.places(model)]
+    kb.set_shares(model)
+    assert shares == [p.host.site.share for p in sites.places(model)]
