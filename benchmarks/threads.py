@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import time
 from collections.abc import Mapping
 
 from benchmarks import rates
@@ -17,20 +18,57 @@ GOAL = 1.8
 """How many times as fast two threads shall be as one."""
 
 
+BOTH = 1.6
+"""Two programs in registers do so many times the work of one, where two processors are there."""
+
+TRIES = 6
+"""Times that a group is measured at most until they are, before and after it."""
+
+PROBED = 5
+"""Rounds of the look at the processors."""
+
+PAUSE = 5.0
+"""Seconds between tries."""
+
+
 def measure(isa: str, rounds: int) -> tuple[list[Group], str]:
     """A group for each convolution and each network."""
-    groups = []
+    found = []
     for shape in SHAPES:
         if shape.kind == "conv":
             files = {name: packed_file(shape, name) for name in THREADED}
-            groups.append(_group(shape.title, shape.key, files, rounds))
+            found.append(_while_both_are_there(shape.title, shape.key, files, rounds))
     for net in NETS:
-        groups.append(_group(net.title, net.key, {"packed .tflite": net.packed}, rounds))
-    both = rates.two_processors(rounds)
-    return groups, (
-        f"In registers (roofline.c) the two processors of this machine do {both:.2f} times what "
-        "one of them does: that bounds what a second thread can add to work that keeps a core busy."
+        files = {"packed .tflite": net.packed}
+        found.append(_while_both_are_there(net.title, net.key, files, rounds))
+    groups, both = zip(*found, strict=True)
+    return list(groups), (
+        "In registers (roofline.c) the two processors of this machine did "
+        f"{min(both):.2f} to {max(both):.2f} times what one of them does, before and after each "
+        f"group. A group around which it was less than {BOTH} was measured again, up to {TRIES} "
+        "times."
     )
+
+
+def _while_both_are_there(
+    title: str, key: str, files: Mapping[str, pathlib.Path], rounds: int
+) -> tuple[Group, float]:
+    """A group, and what two processors did at the least around it.
+
+    The processors of a virtual machine come and go, for half a minute at a time, and for XNNPACK
+    as well.
+    """
+    best = None
+    for _ in range(TRIES):
+        before = rates.two_processors(PROBED)
+        found = _group(title, key, files, rounds)
+        both = min(before, rates.two_processors(PROBED))
+        if best is None or both > best[1]:
+            best = found, both
+        if both >= BOTH:
+            break
+        time.sleep(PAUSE)
+    return best
 
 
 def _group(title: str, key: str, files: Mapping[str, pathlib.Path], rounds: int) -> Group:
