@@ -20,7 +20,7 @@ static inline void* kb_block_own(const kb_block* block, size_t at) {
 }
 
 static inline const kb_reach* kb_block_reach(const kb_block* block, int axis, int64_t at) {
-  return (const kb_reach*)kb_shared(block->op, block->plan->reach[axis]) + at;
+  return (const kb_reach*)kb_table(block->op, block->plan->reach[axis]) + at;
 }
 
 /* Row and column of the pixels of a block, one after the other. */

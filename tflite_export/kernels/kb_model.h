@@ -60,7 +60,7 @@ KB_API int kb_model_input(const kb_model* model, int i, kb_tensor_info* info, ch
 KB_API int kb_model_output(const kb_model* model, int i, kb_tensor_info* info, char* error,
                            size_t error_size);
 
-/* Bytes that the model holds: repacked weights, tensors, scratch. */
+/* Bytes that the model holds: repacked weights, tensors, tables of layers, scratch. */
 KB_API size_t kb_model_memory(const kb_model* model);
 
 /* Run it. inputs[i] points to the values of input i, float or int32_t by its type; outputs[i] to

@@ -80,13 +80,13 @@ int kb_model_read(kb_model* model, const void* data, size_t bytes, kb_error erro
 /* Each tensor has one producer, nodes read what is there already, attributes and shapes fit. */
 int kb_model_check(kb_model* model, kb_error error);
 
-/* Places of tensors and scratch of packed layers, so that runs need no more memory. */
+/* Places of tensors, tables and scratch of packed layers, so that runs need no more memory. */
 int kb_model_plan(kb_model* model, kb_error error);
 
 /* Go back to one thread. */
 void kb_model_end_threads(kb_model* model);
 
-/* Scratch memory of the packed layers, anew. */
+/* Tables and scratch memory of the packed layers, anew. */
 int kb_model_plan_scratch(kb_model* model, kb_error error);
 
 /* Write a message about a node; returns -1. */

@@ -88,7 +88,8 @@ int kb_model_plan_scratch(kb_model* model, kb_error error) {
   size_t most = 0;
   for (uint32_t n = 0; n < model->node_count; n++) {
     size_t bytes = 0;
-    if (model->nodes[n].packed && kb_packed_scratch(&model->nodes[n], &bytes, error)) return -1;
+    const kb_node* node = &model->nodes[n];
+    if (node->packed && kb_packed_plan(node, &bytes, &model->memory, error)) return -1;
     if (bytes > most) most = bytes;
   }
   uint8_t* scratch = kb_model_alloc(model, most, 1, error);

@@ -51,25 +51,39 @@ static int is_planned(const kb_op* op, const int32_t* dims, int rank) {
          memcmp(dims, op->planned_dims, (size_t)rank * sizeof *dims) == 0;
 }
 
-/* Make op->plan, if it is not for this shape already, and room for it. */
-static int reserve(kb_op* op, const int32_t* dims, int rank, kb_error error) {
-  if (!is_planned(op, dims, rank)) {
-    op->planned = op->prepared = 0;
-    if (kb_plan_shape(op, dims, rank, &op->plan, error) || kb_plan_memory(op, &op->plan, error))
-      return -1;
-    memcpy(op->planned_dims, dims, (size_t)rank * sizeof *dims);
-    op->planned_rank = rank;
-    op->planned_threads = kb_pool_threads(op->pool);
-    op->planned = 1;
-  }
-  if (op->plan.bytes <= op->scratch_bytes) return 0;
-  free(op->scratch);
-  op->scratch_bytes = 0;
-  op->prepared = 0;
-  op->scratch = kb_alloc(1, op->plan.bytes);
-  if (!op->scratch) return kb_fail(error, "out of memory: %zu bytes of scratch", op->plan.bytes);
-  op->scratch_bytes = op->plan.bytes;
+/* Make room for so many bytes; what was there is lost. */
+static int grow(uint8_t** memory, size_t* room, size_t bytes, const char* what, kb_error error) {
+  if (bytes <= *room) return 0;
+  free(*memory);
+  *room = 0;
+  *memory = kb_alloc(1, bytes);
+  if (!*memory) return kb_fail(error, "out of memory: %zu bytes of %s", bytes, what);
+  *room = bytes;
   return 0;
+}
+
+int kb_op_plan(kb_op* op, const int32_t* dims, int rank, kb_error error) {
+  kb_plan* plan = &op->plan;
+  if (is_planned(op, dims, rank)) return 0;
+  op->planned = op->cleared = 0;
+  if (kb_plan_shape(op, dims, rank, plan, error) || kb_plan_memory(op, plan, error) ||
+      grow(&op->tables, &op->table_bytes, plan->table_bytes, "tables", error))
+    return -1;
+  kb_spoil(op, op->tables, plan->table_bytes);
+  if (plan->table_bytes && plan->out_pixels) kb_fill_tables(op, plan);
+  memcpy(op->planned_dims, dims, (size_t)rank * sizeof *dims);
+  op->planned_rank = rank;
+  op->planned_threads = kb_pool_threads(op->pool);
+  op->planned = 1;
+  return 0;
+}
+
+/* A plan, and room for it. */
+static int reserve(kb_op* op, const int32_t* dims, int rank, kb_error error) {
+  if (kb_op_plan(op, dims, rank, error)) return -1;
+  if (op->plan.bytes <= op->scratch_bytes) return 0;
+  op->cleared = 0;
+  return grow(&op->scratch, &op->scratch_bytes, op->plan.bytes, "scratch", error);
 }
 
 int kb_op_reserve(kb_op* op, const int32_t* dims, int rank, char* error, size_t error_size) {
@@ -116,6 +130,7 @@ void kb_op_free(kb_op* op) {
   kb_weights_destroy(&op->weights);
   kb_embedding_destroy(&op->embedding);
   kb_pool_destroy(op->own_pool);
+  free(op->tables);
   free(op->scratch);
   free(op);
 }

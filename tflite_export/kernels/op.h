@@ -34,7 +34,8 @@ typedef struct {
   int32_t pattern;     /* outputs of the same pattern have the same taps */
 } kb_reach;
 
-/* Sizes for one input shape, and where in the scratch memory things lie (offsets in bytes).
+/* Sizes for one input shape, and where things lie (offsets in bytes). The op's tables are what the
+ * shape alone decides, so they outlive a run; scratch memory holds what a run makes.
  * One image of the batch is taken at a time, and `block` output pixels of it. */
 typedef struct {
   kb_window window;
@@ -45,10 +46,13 @@ typedef struct {
   int block, most_parts;
   int64_t strip;          /* pixels of the input whose levels are found at a time */
   int64_t patterns[2];    /* of windows, by rows and columns */
+  /* In the tables: */
   size_t reach[2];        /* kb_reach [out] of each axis */
   size_t base;            /* [patterns][patterns][out + KB_MAX_ROWS] of kb_base_bytes */
-  size_t pixel_sums;      /* double [groups][in_pixels] */
   size_t taps[KB_IMAGES]; /* ptrdiff_t [taps] */
+  size_t table_bytes;
+  /* In the scratch memory, as the images: */
+  size_t pixel_sums;      /* double [groups][in_pixels] */
   /* Each worker has its own of what follows, worker_bytes apart. */
   size_t workers, worker_bytes;
   size_t levels, codes;       /* of a strip: uint8_t [2][strip][channels], uint16_t */
@@ -74,11 +78,13 @@ struct kb_op {
   uint8_t* scratch;
   size_t scratch_bytes;
   int is_lent; /* whether others use the scratch memory, too, between runs */
+  uint8_t* tables; /* always its own */
+  size_t table_bytes;
 #ifdef KB_POISON
   uint8_t poison; /* what kb_spoil wrote last */
 #endif
   /* The last plan, which mostly is the next one, too. */
-  int planned, prepared; /* whether there is one; whether the scratch memory holds its tables */
+  int planned, cleared; /* whether there is one, with its tables; whether images have their zeros */
   int32_t planned_dims[KB_MAX_RANK];
   int planned_rank, planned_threads;
   kb_plan plan;
@@ -98,8 +104,20 @@ int kb_plan_memory(const kb_op* op, kb_plan* plan, kb_error error);
 /* Fill `reach` for the outputs of an axis, if it is not NULL; returns how many patterns there are. */
 int64_t kb_plan_reach(const kb_window* window, int axis, kb_reach* reach);
 
-/* Before a run: reach, bases, offsets of taps, and the zeros of images. */
-void kb_prepare(const kb_op* op, const kb_plan* plan);
+/* Make op->plan and its tables for a shape, unless they are for it already. Memory for the tables is
+ * allocated where there is too little, so never for a shape that was planned before. */
+int kb_op_plan(kb_op* op, const int32_t* dims, int rank, kb_error error);
+
+/* Bytes of the tables, as allocated. */
+static inline size_t kb_table_room(const kb_op* op) {
+  return op->tables ? kb_room(op->table_bytes) : 0;
+}
+
+/* Fill the tables: reach, bases, offsets of taps. */
+void kb_fill_tables(const kb_op* op, const kb_plan* plan);
+
+/* Before a run, unless the one before has left them: the zeros of images. */
+void kb_clear_images(const kb_op* op, const kb_plan* plan);
 
 /* Quantize pixels first .. first + count - 1 of an image of the batch and put them in the images
  * that kernels read. `worker` chooses the scratch memory. */
@@ -110,14 +128,15 @@ void kb_fill_pixels(const kb_op* op, const kb_plan* plan, int64_t first, int64_t
 void kb_gather_patches(const kb_op* op, const kb_plan* plan, kb_image_kind kind, int64_t group,
                        int64_t first, int count, int worker);
 
-/* Before a plan's first run: in the library of the tests (KB_POISON) its scratch memory is filled
- * with bytes of which a run must see nothing, others each time: large numbers, small ones, NaN. */
-static inline void kb_spoil(kb_op* op) {
+/* In the library of the tests (KB_POISON) scratch memory, before a plan's first run, and tables,
+ * before they are filled, get bytes of which a run must see nothing, others each time: large
+ * numbers, small ones, NaN. */
+static inline void kb_spoil(kb_op* op, uint8_t* memory, size_t bytes) {
 #ifdef KB_POISON
   op->poison += 0x55;
-  if (op->plan.bytes) memset(op->scratch, op->poison, op->plan.bytes);
+  if (bytes) memset(memory, op->poison, bytes);
 #else
-  (void)op;
+  (void)op, (void)memory, (void)bytes;
 #endif
 }
 
@@ -134,6 +153,8 @@ static inline kb_dw_run kb_dw_run_of(const kb_op* op, const kb_plan* plan) {
 static inline int kb_packs_pixels(const kb_layout* layout, const kb_blob* layer) {
   return !layout->flat || layer->in * layout->unit_bytes % 64 == 0;
 }
+
+static inline void* kb_table(const kb_op* op, size_t at) { return op->tables + at; }
 
 /* Scratch memory of all, and of one worker. */
 static inline void* kb_shared(const kb_op* op, size_t at) { return op->scratch + at; }

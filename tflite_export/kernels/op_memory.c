@@ -27,7 +27,8 @@ static size_t of_embedding(const kb_blob* layer, const kb_embedding* embedding) 
 
 size_t kb_op_memory(const kb_op* op) {
   const kb_blob* layer = &op->geometry;
-  const size_t bytes = room(1, sizeof *op) + (op->scratch ? room(1, op->scratch_bytes) : 0);
+  const size_t bytes =
+      room(1, sizeof *op) + (op->scratch ? room(1, op->scratch_bytes) : 0) + kb_table_room(op);
   if (kb_op_takes_ids(op)) return bytes + of_embedding(layer, &op->embedding);
   return bytes + of_input(layer, &op->input) + op->depthwise.bytes + op->weights.bytes;
 }

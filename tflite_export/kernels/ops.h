@@ -23,9 +23,10 @@ KB_OPERATION(matmul);        /* ops_matmul.c */
 
 #undef KB_OPERATION
 
-/* Scratch memory that a PACKED node needs; and lending it to a layer, which then neither allocates
- * nor releases any (take it back with NULL, 0 before kb_op_free). */
-int kb_packed_scratch(const kb_node* node, size_t* bytes, kb_error error);
+/* Plan a PACKED node: its tables, whose bytes are added to `memory`, and how much scratch memory it
+ * needs; and lending that to a layer, which then neither allocates nor releases any (take it back
+ * with NULL, 0 before kb_op_free). */
+int kb_packed_plan(const kb_node* node, size_t* scratch, size_t* memory, kb_error error);
 void kb_packed_lend(kb_op* op, uint8_t* scratch, size_t bytes);
 
 /* Bytes that a layer holds. */

@@ -32,21 +32,21 @@ int kb_run_packed(const kb_node* node, kb_error error) {
   return failed ? kb_fail_node(node, error, "%s", text) : 0;
 }
 
-int kb_packed_scratch(const kb_node* node, size_t* bytes, kb_error error) {
-  kb_plan plan;
+int kb_packed_plan(const kb_node* node, size_t* scratch, size_t* memory, kb_error error) {
+  kb_op* op = node->packed;
   const kb_tensor_info* x = &node->x[0]->info;
-  *bytes = 0;
-  if (kb_op_takes_ids(node->packed)) return 0;
-  if (kb_plan_shape(node->packed, x->dims, x->rank, &plan, error) ||
-      kb_plan_memory(node->packed, &plan, error))
-    return -1;
-  *bytes = plan.bytes;
-  return 0;
+  *scratch = 0;
+  if (kb_op_takes_ids(op)) return 0;
+  *memory -= kb_table_room(op);
+  const int failed = kb_op_plan(op, x->dims, x->rank, error);
+  *memory += kb_table_room(op);
+  if (!failed) *scratch = op->plan.bytes;
+  return failed;
 }
 
 void kb_packed_lend(kb_op* op, uint8_t* scratch, size_t bytes) {
   op->scratch = scratch;
   op->scratch_bytes = bytes;
   op->is_lent = scratch != NULL;
-  op->prepared = 0;
+  op->cleared = 0;
 }

@@ -1,4 +1,4 @@
-/* Images and scratch memory of a plan. All sizes come from outside, so every product is checked. */
+/* Images, tables and scratch memory of a plan. All sizes come from outside, so every product is checked. */
 #include "op.h"
 
 /* Room for count x size bytes, on a 64-byte border, with slack behind it. */
@@ -80,7 +80,7 @@ static int plan_image(const kb_op* op, kb_plan* plan, kb_image_kind kind) {
       __builtin_mul_overflow(pixels, image->pixel_bytes, &image->plane_bytes) ||
       __builtin_mul_overflow(image->terms, layer->groups, &planes) ||
       place(&plan->bytes, planes, image->plane_bytes, &image->at) ||
-      place(&plan->bytes, layout->taps, sizeof(ptrdiff_t), &plan->taps[kind]))
+      place(&plan->table_bytes, layout->taps, sizeof(ptrdiff_t), &plan->taps[kind]))
     return -1;
   if (!layout->flat && !image->bare) return 0;
   image->patch_terms = terms;
@@ -161,6 +161,18 @@ static int plan_worker(const kb_op* op, kb_plan* plan, int64_t sums) {
   return failed | place(bytes, results, sizeof(float), &plan->results);
 }
 
+/* Tables of all windows; those of taps are placed with their images. */
+static int plan_tables(const kb_op* op, kb_plan* plan) {
+  int64_t bases = op->geometry.out + KB_MAX_ROWS;
+  int failed = 0;
+  for (int axis = 0; axis < 2; axis++) {
+    plan->patterns[axis] = kb_has_patterns(&op->weights) ? kb_plan_reach(&plan->window, axis, NULL) : 1;
+    failed |= place(&plan->table_bytes, plan->window.out[axis], sizeof(kb_reach), &plan->reach[axis]);
+    failed |= __builtin_mul_overflow(bases, plan->patterns[axis], &bases);
+  }
+  return failed | place(&plan->table_bytes, bases, (size_t)kb_base_bytes(&op->weights), &plan->base);
+}
+
 /* A depthwise layer takes the values of one image of the batch as they are. */
 static int plan_depthwise(const kb_op* op, kb_plan* plan) {
   int64_t values;
@@ -185,17 +197,11 @@ int kb_plan_memory(const kb_op* op, kb_plan* plan, kb_error error) {
   int failed = layer->op == KB_DEPTHWISE && plan_depthwise(op, plan);
   for (int kind = 0; kind < KB_IMAGES; kind++)
     failed |= plan_image(op, plan, (kb_image_kind)kind);
-  int64_t bases = 1, sums;
-  for (int axis = 0; axis < 2; axis++) {
-    plan->patterns[axis] = kb_has_patterns(&op->weights) ? kb_plan_reach(&plan->window, axis, NULL) : 1;
-    failed |= place(&plan->bytes, plan->window.out[axis], sizeof(kb_reach), &plan->reach[axis]);
-    failed |= __builtin_mul_overflow(bases, plan->patterns[axis], &bases);
-  }
-  failed |= __builtin_mul_overflow(bases, layer->out + KB_MAX_ROWS, &bases);
-  failed |= place(&plan->bytes, bases, (size_t)kb_base_bytes(&op->weights), &plan->base);
+  if (layer->op != KB_DEPTHWISE) failed |= plan_tables(op, plan);
   int64_t pixel_sums = op->weights.needs_input_sums ? plan->in_pixels : 0;
   failed |= __builtin_mul_overflow(pixel_sums, layer->groups, &pixel_sums);
   failed |= place(&plan->bytes, pixel_sums, sizeof(double), &plan->pixel_sums);
+  int64_t sums;
   failed |= most_sums(op, plan, &sums);
   if (failed) return kb_fail(error, "expected less scratch memory than the address space");
   enum { kStrip = 8192 };

@@ -1,5 +1,6 @@
-/* What a run needs to know of the shape alone: which taps meet the input, the sums that outputs
- * start from, offsets of taps, and the zeros around the images. */
+/* What a run needs to know of the shape alone. Tables are filled once: which taps meet the input, the
+ * sums that outputs start from, offsets of taps. The zeros around images are written anew where other
+ * layers use the same memory. */
 #include "op.h"
 
 /* Taps of one output row or column, without its pattern. */
@@ -68,9 +69,9 @@ static void set_base(const kb_op* op, const kb_window* window, const kb_reach* r
 /* Patterns are numbered as they come. */
 static void set_bases(const kb_op* op, const kb_plan* plan) {
   const kb_window* window = &plan->window;
-  const kb_reach *rows = kb_shared(op, plan->reach[0]), *columns = kb_shared(op, plan->reach[1]);
+  const kb_reach *rows = kb_table(op, plan->reach[0]), *columns = kb_table(op, plan->reach[1]);
   const int64_t size = (op->geometry.out + KB_MAX_ROWS) * kb_base_bytes(&op->weights);
-  char* base = kb_shared(op, plan->base);
+  char* base = kb_table(op, plan->base);
   int32_t row = 0, column;
   for (int64_t y = 0; y < window->out[0] && row < plan->patterns[0]; y++) {
     if (rows[y].pattern != row) continue;
@@ -89,7 +90,7 @@ static void set_taps(const kb_op* op, const kb_plan* plan, kb_image_kind kind) {
   const kb_image* image = &plan->image[kind];
   const kb_layout* layout = &op->weights.layout[kind];
   const kb_window* window = &plan->window;
-  ptrdiff_t* taps = kb_shared(op, plan->taps[kind]);
+  ptrdiff_t* taps = kb_table(op, plan->taps[kind]);
   for (int64_t tap = 0; tap < layout->taps; tap++) {
     const int64_t ky = tap / window->kernel[1], kx = tap % window->kernel[1];
     const int64_t at = ky * window->dilation[0] * image->size[1] + kx * window->dilation[1];
@@ -98,42 +99,46 @@ static void set_taps(const kb_op* op, const kb_plan* plan, kb_image_kind kind) {
   }
 }
 
-/* Zeros of one term and group that no pixel of the input will overwrite. */
+/* Zeros of one term and group that no pixel of the input will overwrite: in one piece from the end of
+ * one row of pixels to the start of the next. */
 static void clear_plane(const kb_plan* plan, const kb_image* image, uint8_t* plane) {
   const int64_t *in = plan->window.in, *size = image->size, *origin = image->origin;
   if (image->spacing[0] > 1 || image->spacing[1] > 1) {
     memset(plane, 0, image->plane_bytes);
     return;
   }
-  const size_t line = (size_t)size[1] * image->pixel_bytes;
-  const size_t left = (size_t)(origin[1] < size[1] ? origin[1] : size[1]) * image->pixel_bytes;
-  const int64_t after = size[1] - origin[1] - in[1];
-  const size_t right = after > 0 ? (size_t)after * image->pixel_bytes : 0;
-  for (int64_t row = 0; row < size[0]; row++, plane += line) {
-    if (row < origin[0] || row >= origin[0] + in[0] || left + right >= line) {
-      memset(plane, 0, line);
-      continue;
-    }
-    memset(plane, 0, left);
-    memset(plane + line - right, 0, right);
+  int64_t end[2]; /* of the pixels that the image has room for */
+  for (int axis = 0; axis < 2; axis++)
+    end[axis] = origin[axis] + in[axis] < size[axis] ? origin[axis] + in[axis] : size[axis];
+  const int64_t rows = origin[1] < end[1] ? end[0] : 0;
+  size_t done = 0;
+  for (int64_t row = origin[0]; row < rows; row++) {
+    const size_t first = (size_t)(row * size[1] + origin[1]) * image->pixel_bytes;
+    memset(plane + done, 0, first - done);
+    done = (size_t)(row * size[1] + end[1]) * image->pixel_bytes;
   }
+  memset(plane + done, 0, image->plane_bytes - done);
 }
 
-void kb_prepare(const kb_op* op, const kb_plan* plan) {
+void kb_fill_tables(const kb_op* op, const kb_plan* plan) {
   for (int axis = 0; axis < 2; axis++)
-    kb_plan_reach(&plan->window, axis, kb_shared(op, plan->reach[axis]));
+    kb_plan_reach(&plan->window, axis, kb_table(op, plan->reach[axis]));
   if (!kb_has_patterns(&op->weights)) { /* all windows are alike */
     for (int axis = 0; axis < 2; axis++) {
-      kb_reach* reach = kb_shared(op, plan->reach[axis]);
+      kb_reach* reach = kb_table(op, plan->reach[axis]);
       for (int64_t i = 0; i < plan->window.out[axis]; i++) reach[i].pattern = 0;
     }
   }
   set_bases(op, plan);
   for (int kind = 0; kind < KB_IMAGES; kind++) {
+    if (plan->image[kind].used) set_taps(op, plan, (kb_image_kind)kind);
+  }
+}
+
+void kb_clear_images(const kb_op* op, const kb_plan* plan) {
+  for (int kind = 0; kind < KB_IMAGES; kind++) {
     const kb_image* image = &plan->image[kind];
-    if (!image->used) continue;
-    set_taps(op, plan, (kb_image_kind)kind);
-    if (image->bare) continue;
+    if (!image->used || image->bare) continue;
     uint8_t* plane = kb_shared(op, image->at);
     const int64_t planes = image->terms * op->geometry.groups;
     for (int64_t i = 0; i < planes; i++, plane += image->plane_bytes)

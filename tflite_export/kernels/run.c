@@ -30,7 +30,7 @@ static uint8_t* multiply_plane(const kb_block* block, const kb_tile* tile, kb_pi
   const int bits = op->kernels.bits_unit_bytes;
   const size_t of_unit = (size_t)kb_unit_weight_bytes(tile->form, bits) * (size_t)tile->rows;
   const int input_unit = kb_unit_input_bytes(tile->form, bits);
-  const ptrdiff_t* taps = kb_shared(op, block->plan->taps[kb_image_of(tile->form)]);
+  const ptrdiff_t* taps = kb_table(op, block->plan->taps[kb_image_of(tile->form)]);
   const uint8_t* weights = args->weights;
   for (int64_t tap = 0; tap < layout->taps; tap += pieces.taps) {
     const int64_t left = layout->taps - tap;
@@ -86,7 +86,7 @@ static const void* const* bases_of(kb_block* block, const kb_tile* tile) {
   const kb_plan* plan = block->plan;
   const int64_t each = kb_base_bytes(&block->op->weights), before = block->based;
   const int64_t size = (block->op->geometry.out + KB_MAX_ROWS) * each;
-  const char* base = (const char*)kb_shared(block->op, plan->base) + tile->first * each;
+  const char* base = (const char*)kb_table(block->op, plan->base) + tile->first * each;
   const void** bases = kb_block_own(block, plan->bases);
   block->based = tile->first;
   if (before >= 0) {
@@ -256,7 +256,7 @@ static void run_image(kb_run* run) {
 void kb_execute(kb_op* op, const float* x, float* y) {
   const kb_plan* plan = &op->plan;
   const kb_blob* layer = &op->geometry;
-  if (!op->prepared) kb_spoil(op);
+  if (!op->cleared) kb_spoil(op, op->scratch, plan->bytes);
   if (op->depthwise.parts) {
     const kb_dw_run whole = kb_dw_run_of(op, plan);
     kb_dw_execute(&whole, op->pool, op->scratch, x, y);
@@ -267,8 +267,8 @@ void kb_execute(kb_op* op, const float* x, float* y) {
     return;
   }
   if (plan->images == 0 || plan->out_pixels == 0) return;
-  if (!op->prepared) kb_prepare(op, plan);
-  op->prepared = !op->is_lent;
+  if (!op->cleared) kb_clear_images(op, plan);
+  op->cleared = !op->is_lent;
   kb_run run = {.op = op, .plan = plan, .x = x, .y = y};
   for (int64_t i = 0; i < plan->images; i++) {
     run_image(&run);
