@@ -44,6 +44,54 @@ static int check(const char* name, kb_pool* pool, int items) {
   return wrong > 0;
 }
 
+/* Two phases: an item of the second finds all of the first done, in plain memory. */
+typedef struct {
+  int items[KB_MAX_PHASES], first[kMost], second[kMost];
+  atomic_int wrong;
+} phased;
+
+static void do_first(void* context, int item, int worker) {
+  phased* job = context;
+  (void)worker;
+  for (volatile int i = 0; i < item % 7 * 50; i++) continue; /* some take longer */
+  job->first[item] += item + 1;
+}
+
+static void do_second(void* context, int item, int worker) {
+  phased* job = context;
+  (void)worker;
+  for (int i = 0; i < job->items[0]; i++)
+    if (job->first[i] != i + 1) atomic_fetch_add(&job->wrong, 1);
+  job->second[item] += item + 1;
+}
+
+static int check_phases(void) {
+  static const int threads[] = {1, 2, 3, 8}, items[] = {0, 1, 2, 5, 16, 64};
+  enum { kItems = sizeof items / sizeof *items };
+  int wrong = 0;
+  for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
+    kb_pool* pool;
+    kb_error quiet = {NULL, 0};
+    if (kb_pool_create(threads[t], &pool, quiet)) return 1;
+    for (int again = 0; again < 40 * kItems * kItems; again++) {
+      phased* job = kb_alloc(1, sizeof *job);
+      const int first = items[again % kItems], second = items[again / kItems % kItems];
+      const kb_phase phases[] = {{first, do_first}, {second, do_second}};
+      job->items[0] = first;
+      kb_parallel_phases(pool, phases, 2, job);
+      wrong += job->wrong;
+      for (int i = 0; i < kMost; i++) {
+        wrong += job->first[i] != (i < first ? i + 1 : 0);
+        wrong += job->second[i] != (i < second ? i + 1 : 0);
+      }
+      free(job);
+    }
+    kb_pool_destroy(pool);
+  }
+  if (wrong) printf("phases: %d wrong\n", wrong);
+  return wrong > 0;
+}
+
 static int check_counts(void) {
   static const int threads[] = {1, 2, 3, 8}, items[] = {0, 1, 2, 3, 7, 64, kMost};
   int wrong = 0;
@@ -106,6 +154,37 @@ static int check_nested(void) {
 
 static void let_sleep(void) { nanosleep(&(struct timespec){0, 20000000}, NULL); }
 
+/* Who is at work, and how many have been at the same time. */
+typedef struct {
+  atomic_int here, together;
+} meeting;
+
+/* Until another thread is at work as well, for ten seconds at most. */
+static void meet(void* context, int item, int worker) {
+  meeting* meeting = context;
+  (void)item, (void)worker;
+  if (atomic_fetch_add(&meeting->here, 1)) atomic_store(&meeting->together, 1);
+  for (int i = 0; i < 10000 && !atomic_load(&meeting->together); i++)
+    nanosleep(&(struct timespec){0, 1000000}, NULL);
+  atomic_fetch_sub(&meeting->here, 1);
+}
+
+/* A job wakes those who sleep. */
+static int check_woken(void) {
+  kb_pool* pool;
+  kb_error quiet = {NULL, 0};
+  int wrong = kb_pool_create(2, &pool, quiet);
+  for (int again = 0; again < 3 && kb_pool_threads(pool) == 2 && !wrong; again++) {
+    meeting meeting = {0};
+    let_sleep();
+    kb_parallel(pool, 2, meet, &meeting);
+    wrong += !meeting.together;
+  }
+  kb_pool_destroy(pool);
+  if (wrong) puts("a thread slept on");
+  return wrong > 0;
+}
+
 static void* call_often(void* pool) {
   int wrong = 0;
   for (int i = 0; i < 100; i++) wrong += check("callers", pool, i * 10);
@@ -154,12 +233,13 @@ static int check_forked(void) {
   return wrong;
 }
 #else
+static int check_woken(void) { return 0; }
 static int check_callers(void) { return 0; }
 static int check_forked(void) { return 0; }
 #endif
 
 int main(void) {
-  int wrong = check_counts() + check_refused() + check_nested() + check_callers() + check_forked();
+  int wrong = check_counts() + check_phases() + check_refused() + check_nested() + check_woken() + check_callers() + check_forked();
   printf("%-24s %s\n", "pool", wrong ? "WRONG" : "ok");
   return wrong > 0;
 }

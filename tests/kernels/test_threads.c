@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <math.h>
+
+#include "add.h"
 #include "blobs_for_tests.h"
 #include "kbits_for_tests.h"
 #include "kb_model.h"
@@ -55,6 +58,10 @@ static void run_layer(const test_blob* blob) {
       expect(!memcmp(one, several, count * sizeof *one), "the same of one and several threads");
     }
   }
+  const int32_t nothing[4] = {2, 0, dense ? channels : 17, channels};
+  expect(!kb_op_set_threads(op, 2, text, sizeof text), "threads");
+  const int fails = kb_op_run(op, x, nothing + dense, rank, one, text, sizeof text);
+  expect(!fails || strstr(text, "kernel"), "a run of nothing, unless the kernel does not fit");
   expect(kb_op_set_threads(op, 0, text, sizeof text) && strstr(text, "got 0"), "no 0 threads");
   kb_op_free(op);
 }
@@ -95,6 +102,35 @@ static void make_depthwise(test_blob* blob) {
   finish(blob);
 }
 
+/* The sum of two tensors against its own words, with what a clamp must not lose. */
+static void add_tensors(void) {
+  enum { kMost = 9000 };
+  static const int counts[] = {0, 1, 15, 2047, 2048, 2049, 5000, kMost}, threads[] = {1, 2, 5};
+  static const float odd[] = {NAN, INFINITY, -INFINITY, -0.0f, 0.0f, 3e38f, 1e-40f, -3e38f};
+  static float a[kMost], b[kMost], y[kMost + 1];
+  for (int i = 0; i < kMost; i++) {
+    a[i] = i % 5 ? (float)(i % 83) / 7.0f - 6.0f : odd[i / 5 % 8];
+    b[i] = i % 7 ? (float)(i % 61) / 3.0f - 10.0f : odd[i / 7 / 8 % 8];
+  }
+  for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
+    kb_pool* pool;
+    expect(!kb_pool_create(threads[t], &pool, (kb_error){NULL, 0}), "a pool");
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+      for (int clamp = 0; clamp < 3; clamp++) {
+        const float low = clamp ? 0.0f : -INFINITY, high = clamp == 2 ? 6.0f : INFINITY;
+        y[counts[c]] = 77;
+        kb_add(pool, a, b, y, counts[c], low, high);
+        for (int i = 0; i < counts[c]; i++) {
+          const float sum = a[i] + b[i], right = sum < low ? low : sum > high ? high : sum;
+          expect(right != right ? y[i] != y[i] : !memcmp(&right, &y[i], sizeof right), "a sum");
+        }
+        expect(y[counts[c]] == 77, "nothing behind the sums");
+      }
+    }
+    kb_pool_destroy(pool);
+  }
+}
+
 int main(void) {
   static test_file file;
   test_blob depthwise;
@@ -105,6 +141,7 @@ int main(void) {
     make_test_blob(which, &blob);
     run_layer(&blob);
   }
+  add_tensors();
   make_test_file(&file);
   run_model(&file);
   printf("%-24s %s\n", "threads", failures ? "WRONG" : "ok");

@@ -78,8 +78,8 @@ void kb_depthwise_float(const kb_op* op, const kb_plan* plan, const float* x, fl
   kb_run run = {op, plan, x, y};
   for (int64_t i = 0; i < plan->images; i++) {
     if (op->weights.depthwise)
-      kb_parallel(op->pool, (int)plan->window.in[0], fill_row, &run);
-    kb_parallel(op->pool, (int)plan->window.out[0], run_row, &run);
+      kb_parallel(kb_pool_of(op, plan), (int)plan->window.in[0], fill_row, &run);
+    kb_parallel(kb_pool_of(op, plan), (int)plan->window.out[0], run_row, &run);
     run.x += plan->in_pixels * op->geometry.groups;
     run.y += plan->out_pixels * op->geometry.out;
   }

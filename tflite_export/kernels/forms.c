@@ -60,6 +60,16 @@ int kb_channel_most(const kb_channel* channel) {
   return shift > rest ? shift : rest > 0 ? rest : 1;
 }
 
+double kb_form_rate(const kb_kernels* kernels, kb_form form) {
+  const kb_rates* rates = &kRates[kernels->gemm_isa[form]];
+  const double of_form[KB_FORMS] = {
+      [KB_FORM_BITS] = rates->bits, [KB_FORM_S8] = rates->s8[2], [KB_FORM_S16] = rates->s16,
+      [KB_FORM_F32] = rates->s16,   [KB_FORM_P1] = rates->p1,    [KB_FORM_P2] = rates->p2,
+      [KB_FORM_P4] = rates->p4,     [KB_FORM_T1] = rates->t1,
+  };
+  return of_form[form];
+}
+
 static int fits_int8(const kb_channel* channel) {
   return !channel->linear || channel->top <= UINT8_MAX;
 }

@@ -35,6 +35,9 @@ kb_layout kb_layout_of(const kb_blob* blob, kb_image_kind kind, const kb_kernels
 kb_form kb_choose_form(const kb_blob* blob, const kb_input* input, const kb_kernels* kernels,
                        const kb_channel* channel);
 
+/* About how many products a cycle. */
+double kb_form_rate(const kb_kernels* kernels, kb_form form);
+
 /* Rows of a channel in a form. */
 int kb_channel_rows(const kb_channel* channel, kb_form form);
 

@@ -35,6 +35,7 @@ typedef struct {
   const kb_tensor** x;
   const kb_tensor* y;
   kb_op* packed;
+  kb_pool* pool; /* the model's */
   int int_count, float_count;
   int32_t ints[KB_MAX_INTS];
   float floats[KB_MAX_FLOATS];

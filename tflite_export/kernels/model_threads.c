@@ -1,9 +1,11 @@
-/* Threads of a model: one pool, lent to its packed layers. */
+/* Threads of a model: one pool, lent to its layers. */
 #include "op.h"
 #include "model.h"
 
 static void lend(kb_model* model, kb_pool* pool) {
   for (uint32_t i = 0; i < model->blob_count; i++) model->blobs[i]->pool = pool;
+  if (!model->nodes) return; /* closed without them */
+  for (uint32_t i = 0; i < model->node_count; i++) model->nodes[i].pool = pool;
 }
 
 void kb_model_end_threads(kb_model* model) {

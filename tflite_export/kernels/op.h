@@ -43,7 +43,9 @@ typedef struct {
   int rank;
   int32_t dims[KB_MAX_RANK]; /* of the output, as the rank */
   kb_image image[KB_IMAGES];
+  int threads;            /* that are worth their price */
   int block, most_parts;
+  int64_t shares;         /* of the tiles: an item of a run does one for one block */
   int64_t strip;          /* pixels of the input whose levels are found at a time */
   int64_t patterns[2];    /* of windows, by rows and columns */
   /* In the tables: */
@@ -89,6 +91,14 @@ struct kb_op {
   int planned_rank, planned_threads;
   kb_plan plan;
 };
+
+/* Work that threads share: two gain nothing with less, since a job, and what they fetch from each
+ * other's caches, costs about a microsecond. Tests share all. */
+#ifdef KB_POISON
+enum { KB_SHARED_CYCLES = 0 };
+#else
+enum { KB_SHARED_CYCLES = 10000 };
+#endif
 
 /* How the row of a tile is cut so that integer sums fit int32: each piece has some taps, or some
  * units of one tap. */
@@ -152,6 +162,11 @@ static inline kb_dw_run kb_dw_run_of(const kb_op* op, const kb_plan* plan) {
  * the channels do not fill bytes, so that bits of one window are packed together. */
 static inline int kb_packs_pixels(const kb_layout* layout, const kb_blob* layer) {
   return !layout->flat || layer->in * layout->unit_bytes % 64 == 0;
+}
+
+/* The threads of a run. */
+static inline kb_pool* kb_pool_of(const kb_op* op, const kb_plan* plan) {
+  return plan->threads > 1 ? op->pool : NULL;
 }
 
 static inline void* kb_table(const kb_op* op, size_t at) { return op->tables + at; }

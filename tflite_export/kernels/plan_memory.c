@@ -110,6 +110,57 @@ static int block_of(const kb_plan* plan, int64_t most_sums) {
   return (int)(rounded <= kMost && block >= kStep ? rounded : block);
 }
 
+/* Cycles of an image, roughly: products, and half a cycle to quantize an input or to finish an
+ * output. */
+static double cycles_of(const kb_op* op, const kb_plan* plan) {
+  enum { kDepthwiseRate = 16 };
+  const kb_blob* layer = &op->geometry;
+  double products = 0;
+  if (layer->op == KB_DEPTHWISE)
+    products = (double)(layer->kernel[0] * layer->kernel[1] * layer->out) / kDepthwiseRate;
+  for (int64_t i = 0; i < op->weights.tiles; i++) {
+    const kb_tile* tile = &op->weights.tile[i];
+    if (tile->form == KB_FORMS) continue;
+    const kb_layout* layout = &op->weights.layout[kb_image_of(tile->form)];
+    const int terms = tile->form == KB_FORM_BITS ? op->input.planes.count : op->input.bytes.count;
+    products += (double)(layout->taps * tile->units * kb_unit_channels(tile->form)) *
+                (double)(tile->rows * tile->planes * (terms > 0 ? terms : 1)) /
+                kb_form_rate(&op->kernels, tile->form);
+  }
+  return products * (double)plan->out_pixels +
+         ((double)plan->in_pixels * (double)all_channels(layer) +
+          (double)plan->out_pixels * (double)layer->out) / 2;
+}
+
+static void set_threads(const kb_op* op, kb_plan* plan) {
+  const int threads = kb_pool_threads(op->pool);
+  plan->threads = threads > 1 && cycles_of(op, plan) >= KB_SHARED_CYCLES ? threads : 1;
+}
+
+/* Cut the work in items, one for each block and share of the tiles: some for each thread, and where
+ * they are few, as many for one as for another. Weights that are few may be read by all threads: then
+ * each has pixels of its own, most of which it has quantized itself. */
+static void share_work(const kb_op* op, kb_plan* plan) {
+  enum {
+    kMost = 16,       /* items of a thread for which this matters */
+    kFew = 1 << 16,   /* weights */
+    kLeastPixels = 16 /* of a block that is cut */
+  };
+  const int64_t threads = plan->threads, block = plan->block;
+  int64_t blocks = (plan->out_pixels + block - 1) / block;
+  plan->shares = 1;
+  if (threads == 1 || blocks == 0) return;
+  if (op->geometry.row <= kFew / op->geometry.out) {
+    while (blocks < 2 * threads && plan->out_pixels / blocks >= kLeastPixels) blocks *= 2;
+  }
+  while (blocks * plan->shares < 4 * threads && 2 * plan->shares <= op->weights.tiles)
+    plan->shares *= 2;
+  if (blocks * plan->shares >= kMost * threads) return;
+  if (blocks * plan->shares % threads) blocks = (blocks + threads - 1) / threads * threads;
+  const int64_t even = (plan->out_pixels + blocks - 1) / blocks, pair = (even + 1) / 2 * 2;
+  plan->block = (int)(pair <= block ? pair : even);
+}
+
 /* Sums of one output pixel in the tile that has most of them. */
 static int most_sums(const kb_op* op, kb_plan* plan, int64_t* most) {
   *most = 1;
@@ -184,13 +235,13 @@ static int plan_depthwise(const kb_op* op, kb_plan* plan) {
 static int plan_whole(const kb_op* op, kb_plan* plan) {
   const kb_dw_run run = kb_dw_run_of(op, plan);
   return kb_dw_scratch(&run, &plan->worker_bytes) ||
-         __builtin_mul_overflow(plan->worker_bytes, (size_t)kb_pool_threads(op->pool),
-                                &plan->bytes);
+         __builtin_mul_overflow(plan->worker_bytes, (size_t)plan->threads, &plan->bytes);
 }
 
 int kb_plan_memory(const kb_op* op, kb_plan* plan, kb_error error) {
   const kb_blob* layer = &op->geometry;
   if (layer->op == KB_EMBEDDING) return 0;
+  set_threads(op, plan);
   if (op->depthwise.parts && !plan_whole(op, plan)) return 0;
   if (op->depthwise.parts)
     return kb_fail(error, "expected less scratch memory than the address space");
@@ -209,11 +260,11 @@ int kb_plan_memory(const kb_op* op, kb_plan* plan, kb_error error) {
   if (plan->strip > plan->window.in[1]) plan->strip = plan->window.in[1];
   if (plan->strip < 1) plan->strip = 1;
   plan->block = block_of(plan, sums);
+  share_work(op, plan);
   failed = plan_worker(op, plan, sums);
   plan->workers = plan->bytes;
-  const int64_t workers = kb_pool_threads(op->pool);
   size_t all;
-  failed |= __builtin_mul_overflow(plan->worker_bytes, (size_t)workers, &all) ||
+  failed |= __builtin_mul_overflow(plan->worker_bytes, (size_t)plan->threads, &all) ||
             __builtin_add_overflow(plan->bytes, all, &plan->bytes);
   return failed ? kb_fail(error, "expected less scratch memory than the address space") : 0;
 }

@@ -5,7 +5,7 @@
 
 #include "core.h"
 
-enum { KB_MAX_THREADS = 256 };
+enum { KB_MAX_THREADS = 256, KB_MAX_PHASES = 2 };
 
 typedef struct kb_pool kb_pool;
 
@@ -28,6 +28,16 @@ size_t kb_pool_memory(const kb_pool* pool);
  * within a task, one caller gets the pool and the others run their items alone, as worker 0; they
  * must not share scratch memory with it. */
 void kb_parallel(kb_pool* pool, int items, kb_task task, void* context);
+
+/* Items of a job that may run in any order. */
+typedef struct {
+  int items;
+  kb_task task;
+} kb_phase;
+
+/* As kb_parallel for each phase in turn, but at the price of one: items of a phase begin once all of
+ * the phase before are done. 1 to KB_MAX_PHASES of them, of fewer than 2^30 items together. */
+void kb_parallel_phases(kb_pool* pool, const kb_phase* phases, int count, void* context);
 
 /* Ends the threads. Nobody may use the pool any more; NULL is allowed. */
 void kb_pool_destroy(kb_pool* pool);

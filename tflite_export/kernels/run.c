@@ -15,7 +15,6 @@ typedef struct {
   const float* x;
   float* y;
   int64_t pixels;       /* of the input that an item fills */
-  int64_t shares;       /* of the tiles: an item does one for one block */
 } kb_run;
 
 static int steps_of(const kb_op* op, const kb_tile* tile) {
@@ -198,7 +197,7 @@ static void enter(kb_block* block, int64_t group) {
 static void run_item(void* context, int item, int worker) {
   const kb_run* run = context;
   const kb_op* op = run->op;
-  const int64_t number = item / run->shares, share = item % run->shares;
+  const int64_t number = item / run->plan->shares, share = item % run->plan->shares;
   const int64_t tiles = op->weights.tiles;
   kb_block block = {.op = op, .plan = run->plan, .worker = worker, .group = -1,
                     .based = -1};
@@ -206,8 +205,8 @@ static void run_item(void* context, int item, int worker) {
   const int64_t left = run->plan->out_pixels - block.first;
   block.count = (int)(left < run->plan->block ? left : run->plan->block);
   block.y = run->y + block.first * op->geometry.out;
-  const int64_t end = tiles * (share + 1) / run->shares;
-  for (int64_t i = tiles * share / run->shares; i < end; i++) {
+  const int64_t end = tiles * (share + 1) / run->plan->shares;
+  for (int64_t i = tiles * share / run->plan->shares; i < end; i++) {
     const kb_tile* tile = &op->weights.tile[i];
     if (tile->form == KB_FORMS) {
       write_dropped(&block, tile);
@@ -237,20 +236,18 @@ static int64_t items_of(int64_t pixels, int64_t each, int64_t* of_item) {
 static void run_image(kb_run* run) {
   const kb_op* op = run->op;
   const kb_plan* plan = run->plan;
-  const int threads = kb_pool_threads(op->pool);
   const int64_t blocks = (plan->out_pixels + plan->block - 1) / plan->block;
+  kb_phase phases[2] = {{0, fill_item}, {(int)(blocks * plan->shares), run_item}};
   int used = 0;
-  for (int kind = 0; kind < KB_IMAGES; kind++) used |= plan->image[kind].used;
+  for (int kind = 0; kind < KB_IMAGES; kind++) used |= plan->image[kind].used && plan->in_pixels;
   if (used) {
-    const int64_t share = plan->in_pixels / (4 * threads) + 1;
-    const int64_t items = items_of(plan->in_pixels, share > plan->strip ? share : plan->strip,
-                                   &run->pixels);
-    kb_parallel(op->pool, (int)items, fill_item, run);
+    const int64_t width = plan->window.in[1], parts = 4 * plan->threads;
+    const int64_t share = (plan->in_pixels + parts - 1) / parts;
+    const int64_t rows = (share + width - 1) / width * width; /* whole rows, unless they are long */
+    const int64_t pixels = rows < 2 * share ? rows : share > plan->strip ? share : plan->strip;
+    phases[0].items = (int)items_of(plan->in_pixels, pixels, &run->pixels);
   }
-  run->shares = 1;
-  while (threads > 1 && blocks * run->shares < 4 * threads && 2 * run->shares <= op->weights.tiles)
-    run->shares *= 2;
-  kb_parallel(op->pool, (int)(blocks * run->shares), run_item, run);
+  kb_parallel_phases(kb_pool_of(op, plan), phases + !used, 1 + used, run);
 }
 
 void kb_execute(kb_op* op, const float* x, float* y) {
@@ -259,7 +256,7 @@ void kb_execute(kb_op* op, const float* x, float* y) {
   if (!op->cleared) kb_spoil(op, op->scratch, plan->bytes);
   if (op->depthwise.parts) {
     const kb_dw_run whole = kb_dw_run_of(op, plan);
-    kb_dw_execute(&whole, op->pool, op->scratch, x, y);
+    kb_dw_execute(&whole, kb_pool_of(op, plan), op->scratch, x, y);
     return;
   }
   if (layer->op == KB_DEPTHWISE) {
