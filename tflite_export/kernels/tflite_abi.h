@@ -15,7 +15,8 @@ typedef enum { KB_TFL_OK, KB_TFL_ERROR, KB_TFL_DELEGATE_ERROR } kb_tfl_status;
 enum { KB_TFL_FLOAT32 = 1, KB_TFL_INT32 = 2, KB_TFL_UINT8 = 3, KB_TFL_INT64 = 4 };
 enum { KB_TFL_READ_ONLY = 1 };                            /* .allocation_type of constants */
 enum { KB_TFL_LAST_TYPE = 63, KB_TFL_LAST_ALLOCATION = 15 }; /* generous bounds, to check */
-enum { KB_TFL_CUSTOM = 32 };                              /* kb_tfl_registration.builtin_code */
+enum { KB_TFL_ADD = 0, KB_TFL_CUSTOM = 32 };              /* kb_tfl_registration.builtin_code */
+enum { KB_TFL_NO_ACTIVATION, KB_TFL_RELU, KB_TFL_RELU_N1_TO_1, KB_TFL_RELU6 }; /* .activation */
 enum { KB_TFL_ALLOW_DYNAMIC = 1 };                        /* kb_tfl_delegate.flags */
 
 typedef struct {
@@ -56,7 +57,12 @@ typedef struct {
   kb_tfl_ints* intermediates;
   kb_tfl_ints* temporaries;
   void* user_data;
+  void* builtin_data; /* parameters of a builtin operator */
 } kb_tfl_node;
+
+typedef struct {
+  int32_t activation;
+} kb_tfl_add_params;
 
 typedef struct {
   void* (*init)(kb_tfl_context*, const char* buffer, size_t length);

@@ -1,13 +1,14 @@
-/* External delegate for TFLite and LiteRT: claims our custom nodes and runs each with a kb_op.
+/* External delegate for TFLite and LiteRT: claims our custom nodes and runs each with a kb_op, and
+ * the additions next to them.
  *
- * A node has a float input (ids for an embedding), the blob as a constant uint8 tensor, and a float
+ * A custom node has a float input (ids for an embedding), the blob as a constant uint8 tensor, and a float
  * output. The delegate itself keeps only its options, so it may serve several interpreters. The nodes
  * of one interpreter share its threads. */
 #include <stdlib.h>
 
 #include "kb_delegate.h"
 #include "op.h"
-#include "tflite_abi.h"
+#include "tflite_nodes.h"
 
 enum { kErrorBytes = 256 };
 
@@ -23,20 +24,14 @@ typedef struct {
   int threads;          /* 0: as many as the interpreter recommends */
 } kb_delegate;
 
-/* The threads of one interpreter. Its nodes come and go in one thread at a time. */
 typedef struct {
-  kb_pool* pool;
-  int users; /* nodes, and whoever gives it to them */
-} kb_shared_pool;
-
-typedef struct {
+  kb_tfl_state base; /* first */
   kb_op* op;
   const char* name;
   int input, output;
-  kb_shared_pool* shared;
 } kb_node_state;
 
-static void leave_pool(kb_shared_pool* shared) {
+void kb_tfl_leave_pool(kb_tfl_pool* shared) {
   if (!shared || --shared->users) return;
   kb_pool_destroy(shared->pool);
   free(shared);
@@ -51,11 +46,6 @@ static int kind_of(const kb_tfl_registration* registration) {
   return -1;
 }
 
-static kb_tfl_tensor* tensor_at(kb_tfl_context* context, const kb_tfl_ints* indices, int i) {
-  int index = indices->data[i];
-  return index >= 0 && (size_t)index < context->tensors_size ? &context->tensors[index] : NULL;
-}
-
 /* Fill the state from the node that is being replaced; NULL or a reason why not. */
 static const char* load_node(kb_tfl_context* context, int index, kb_node_state* state, char* text) {
   kb_tfl_node* node;
@@ -67,8 +57,8 @@ static const char* load_node(kb_tfl_context* context, int index, kb_node_state* 
   state->name = kNames[kind];
   if (node->inputs->size != 2 || node->outputs->size != 1)
     return "expected 2 inputs and 1 output, got another count";
-  kb_tfl_tensor* blob = tensor_at(context, node->inputs, 1);
-  if (!blob || !tensor_at(context, node->inputs, 0) || !tensor_at(context, node->outputs, 0))
+  kb_tfl_tensor* blob = kb_tfl_tensor_at(context, node->inputs, 1);
+  if (!blob || !kb_tfl_tensor_at(context, node->inputs, 0) || !kb_tfl_tensor_at(context, node->outputs, 0))
     return "expected tensors as inputs and output, got a missing one";
   if (blob->allocation_type != KB_TFL_READ_ONLY || !blob->data || blob->type != KB_TFL_UINT8)
     return "expected a constant uint8 blob as second input, got another tensor";
@@ -84,7 +74,7 @@ static void free_node(kb_tfl_context* context, void* user_data) {
   kb_node_state* state = user_data;
   if (!state) return;
   kb_op_free(state->op);
-  leave_pool(state->shared);
+  kb_tfl_leave_pool(state->base.shared);
   free(state);
 }
 
@@ -103,8 +93,8 @@ static void* init_node(kb_tfl_context* context, const char* buffer, size_t lengt
   return NULL; /* prepare will fail */
 }
 
-static kb_tfl_status resize_output(kb_tfl_context* context, kb_tfl_tensor* tensor,
-                                   const int32_t* dims, int rank) {
+kb_tfl_status kb_tfl_resize(kb_tfl_context* context, kb_tfl_tensor* tensor, const int32_t* dims,
+                            int rank) {
   kb_tfl_ints* shape = malloc(sizeof *shape + (size_t)rank * sizeof *shape->data);
   if (!shape) return KB_TFL_ERROR;
   shape->size = rank;
@@ -137,7 +127,7 @@ static kb_tfl_status prepare_node(kb_tfl_context* context, kb_tfl_node* node) {
     context->report_error(context, "%s: %s", state->name, text);
     return KB_TFL_ERROR;
   }
-  return resize_output(context, output, dims, rank);
+  return kb_tfl_resize(context, output, dims, rank);
 }
 
 /* One id at a time. */
@@ -190,15 +180,23 @@ static int abi_matches(const kb_tfl_context* context) {
   return 1;
 }
 
+static kb_tfl_registration packed_registration(void) {
+  return (kb_tfl_registration){.init = init_node,
+                               .free = free_node,
+                               .prepare = prepare_node,
+                               .invoke = invoke_node,
+                               .custom_name = "KerasbitsDelegate",
+                               .version = 1};
+}
+
 /* Claim one node. A call of its own for each: in one call for all the runtime would merge
  * neighbours and leave the tensor between them without memory. */
 static kb_tfl_status claim(kb_tfl_context* context, kb_tfl_delegate* delegate, int node) {
-  kb_tfl_registration registration = {.init = init_node,
-                                      .free = free_node,
-                                      .prepare = prepare_node,
-                                      .invoke = invoke_node,
-                                      .custom_name = "KerasbitsDelegate",
-                                      .version = 1};
+  kb_tfl_node* old;
+  kb_tfl_registration* of_old;
+  if (context->get_node(context, node, &old, &of_old) != KB_TFL_OK) return KB_TFL_ERROR;
+  const kb_tfl_registration registration =
+      kind_of(of_old) >= 0 ? packed_registration() : kb_tfl_add_registration();
   kb_tfl_ints* nodes = malloc(sizeof *nodes + sizeof *nodes->data);
   if (!nodes) return KB_TFL_ERROR;
   nodes->size = 1;
@@ -208,30 +206,69 @@ static kb_tfl_status claim(kb_tfl_context* context, kb_tfl_delegate* delegate, i
   return status;
 }
 
-/* Indices of our nodes, on the heap: the plan itself changes while we claim. */
-static kb_tfl_ints* find_nodes(kb_tfl_context* context) {
-  kb_tfl_ints* plan;
-  if (context->get_execution_plan(context, &plan) != KB_TFL_OK) return NULL;
-  kb_tfl_ints* found = malloc(sizeof *found + (size_t)plan->size * sizeof *found->data);
-  if (!found) return NULL;
-  found->size = 0;
-  for (int i = 0; i < plan->size; i++) {
-    kb_tfl_node* node;
-    kb_tfl_registration* registration;
-    if (context->get_node(context, plan->data[i], &node, &registration) == KB_TFL_OK &&
-        kind_of(registration) >= 0)
-      found->data[found->size++] = plan->data[i];
+/* Mark tensors, those that are there, or see whether one of them is marked. */
+static void mark(const kb_tfl_context* context, const kb_tfl_ints* tensors, uint8_t* marks) {
+  for (int i = 0; i < tensors->size; i++) {
+    const int at = tensors->data[i];
+    if (at >= 0 && (size_t)at < context->tensors_size) marks[at] = 1;
+  }
+}
+
+static int has_mark(const kb_tfl_context* context, const kb_tfl_ints* tensors,
+                    const uint8_t* marks) {
+  int found = 0;
+  for (int i = 0; i < tensors->size; i++) {
+    const int at = tensors->data[i];
+    found |= at >= 0 && (size_t)at < context->tensors_size && marks[at];
   }
   return found;
 }
 
+/* Add to `found` the packed nodes of a plan, whose tensors are marked, or else the additions that
+ * have one of these tensors. */
+static void list_nodes(kb_tfl_context* context, const kb_tfl_ints* plan, int packed, uint8_t* marks,
+                       kb_tfl_ints* found) {
+  for (int i = 0; i < plan->size; i++) {
+    kb_tfl_node* node;
+    kb_tfl_registration* registration;
+    if (context->get_node(context, plan->data[i], &node, &registration) != KB_TFL_OK) continue;
+    if (packed ? kind_of(registration) < 0 : !kb_tfl_is_add(context, node, registration)) continue;
+    if (packed) {
+      mark(context, node->inputs, marks);
+      mark(context, node->outputs, marks);
+    } else if (!has_mark(context, node->inputs, marks) &&
+               !has_mark(context, node->outputs, marks)) {
+      continue;
+    }
+    found->data[found->size++] = plan->data[i];
+  }
+}
+
+/* Indices of the nodes to claim, on the heap: the plan itself changes while we claim. */
+static kb_tfl_ints* find_nodes(kb_tfl_context* context) {
+  kb_tfl_ints* plan;
+  if (context->get_execution_plan(context, &plan) != KB_TFL_OK) return NULL;
+  kb_tfl_ints* found = malloc(sizeof *found + (size_t)plan->size * sizeof *found->data);
+  uint8_t* marks = calloc(context->tensors_size + 1, 1);
+  if (found && marks) {
+    found->size = 0;
+    list_nodes(context, plan, 1, marks, found);
+    list_nodes(context, plan, 0, marks, found);
+  } else {
+    free(found);
+    found = NULL;
+  }
+  free(marks);
+  return found;
+}
+
 /* Without memory for threads nodes run in the interpreter's own. */
-static kb_shared_pool* open_pool(const kb_tfl_context* context, const kb_delegate* delegate) {
+static kb_tfl_pool* open_pool(const kb_tfl_context* context, const kb_delegate* delegate) {
   const kb_error quiet = {NULL, 0};
   int threads = delegate->threads ? delegate->threads : context->recommended_num_threads;
   if (threads > KB_MAX_THREADS) threads = KB_MAX_THREADS;
   if (threads < 2) return NULL;
-  kb_shared_pool* shared = calloc(1, sizeof *shared);
+  kb_tfl_pool* shared = calloc(1, sizeof *shared);
   if (!shared) return NULL;
   shared->users = 1;
   if (!kb_pool_create(threads, &shared->pool, quiet)) return shared;
@@ -240,17 +277,19 @@ static kb_shared_pool* open_pool(const kb_tfl_context* context, const kb_delegat
 }
 
 /* Give the threads to the nodes that have been claimed. */
-static void share_pool(kb_tfl_context* context, kb_shared_pool* shared) {
+static void share_pool(kb_tfl_context* context, kb_tfl_pool* shared) {
   kb_tfl_ints* plan;
   if (!shared || context->get_execution_plan(context, &plan) != KB_TFL_OK) return;
   for (int i = 0; i < plan->size; i++) {
     kb_tfl_node* node;
     kb_tfl_registration* registration;
     if (context->get_node(context, plan->data[i], &node, &registration) != KB_TFL_OK) continue;
-    kb_node_state* state = registration->init == init_node ? node->user_data : NULL;
+    const int packed = registration->init == init_node;
+    if (!packed && registration->init != kb_tfl_add_registration().init) continue;
+    kb_tfl_state* state = node->user_data;
     if (!state || state->shared) continue;
     state->shared = shared;
-    state->op->pool = shared->pool;
+    if (packed) ((kb_node_state*)node->user_data)->op->pool = shared->pool;
     shared->users++;
   }
 }
@@ -267,9 +306,9 @@ static kb_tfl_status prepare_delegate(kb_tfl_context* context, kb_tfl_delegate* 
   for (int i = 0; i < nodes->size && status == KB_TFL_OK; i++)
     status = claim(context, delegate, nodes->data[i]);
   free(nodes);
-  kb_shared_pool* shared = open_pool(context, (const kb_delegate*)delegate);
+  kb_tfl_pool* shared = open_pool(context, (const kb_delegate*)delegate);
   share_pool(context, shared);
-  leave_pool(shared);
+  kb_tfl_leave_pool(shared);
   return status;
 }
 
