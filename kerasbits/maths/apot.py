@@ -16,6 +16,8 @@ import itertools
 import math
 from typing import NamedTuple
 
+import keras
+import numpy as np
 from keras import ops
 
 from kerasbits.maths.fused import fused, is_small, partial_sum
@@ -173,43 +175,62 @@ def quantize(x, alpha, signed, table: LevelTable, rescale=1.0, clipped: bool = T
     Reference: arXiv 1909.13144, reparameterized clipping function.
     """
     alpha, signed, rescale = (ops.cast(value, x.dtype) for value in (alpha, signed, rescale))
-    return _quantizer(clipped)(x, alpha, signed, rescale, *table)
+    levels, midpoints, top = table
+    compared = _is_compared(x, alpha, levels)
+    borders = _borders(ops.stop_gradient(alpha), midpoints) if compared else midpoints
+    return _quantizer(clipped, compared)(x, alpha, signed, rescale, levels, borders, top)
 
 
 @functools.cache
-def _quantizer(clipped: bool):
-    def forward(x, alpha, signed, rescale, levels, midpoints, top):
-        u = clip_unit(x, alpha, signed)
-        # NaN finds some level; the difference, else 0, brings it back.
-        found = _nearest_levels(u, levels, midpoints) + (u - u)
-        return alpha * rescale / top * found
+def _quantizer(clipped: bool, compared: bool):
+    nearest = _compared_levels if compared else _searched_levels
 
-    def backward(x, alpha, signed, rescale, levels, midpoints, top, y, dy):
-        u, dx = x / alpha, dy * rescale
-        above, below = u > 1, u < 0.0 - signed
-        border = ops.where(above, rescale, 0.0 - signed * rescale)
+    def forward(x, alpha, signed, rescale, levels, borders, top):
+        return alpha * rescale / top * nearest(x, alpha, signed, levels, borders)
+
+    def backward(x, alpha, signed, rescale, levels, borders, top, y, dy):
+        lo, dx = (0.0 - signed) * alpha, dy * rescale
+        # As x / alpha > 1 says: no quotient of floats rounds across 1.
+        above, below = x > alpha, x < lo
+        border = ops.where(above, alpha, lo)
         outside = ops.logical_or(above, below)
-        slope = dy * ops.where(outside, border, y / alpha - rescale * u)
+        slope = dy * ops.where(outside, rescale * border, y - rescale * x)
         if clipped:
             dx = ops.where(outside, ops.zeros_like(dx), dx)
-        return dx, partial_sum(slope, alpha), None, None, None, None, None
+        return dx, partial_sum(slope, alpha) / alpha, None, None, None, None, None
 
     return fused(forward, backward)
 
 
-def _nearest_levels(u, levels, midpoints):
-    """Whole level of each `u`, with its sign; see `signed_index`."""
-    if levels.shape[0] > MOST_COMPARED or is_small(u):
-        return _whole_levels(signed_index(u, midpoints), levels)
-    size, found = ops.abs(u), ops.zeros_like(u)
+def _is_compared(x, alpha, levels) -> bool:
+    short = levels.shape[0] <= MOST_COMPARED and len(alpha.shape) == 0
+    return short and not is_small(x) and keras.backend.standardize_dtype(x.dtype) == "float32"
+
+
+def _borders(alpha, midpoints):
+    """The largest x with `x / alpha <= midpoint` of each midpoint, so that none need be divided."""
+    # The product, and all floats near it: steps of more than half an ulp and less than one.
+    product = midpoints * alpha
+    near = product + np.arange(-8, 9, dtype=np.float32)[:, None] * (product * 2.0**-24)
+    return ops.max(ops.where(near / alpha <= midpoints, near, ops.zeros_like(near)), axis=0)
+
+
+def _compared_levels(x, alpha, signed, levels, borders):
+    """Whole level of each x with its sign, by comparisons with all borders."""
+    size, found = ops.where(x < 0, (0.0 - signed) * x, x), ops.zeros_like(x)
     for j in range(levels.shape[0] - 1):
-        found = ops.where(size > midpoints[j], levels[j + 1], found)
-    return ops.where(u < 0, 0.0 - found, found)
+        found = ops.where(size > borders[j], levels[j + 1], found)
+    # NaN is in no order with borders.
+    return ops.where(ops.isnan(x), x, ops.where(x < 0, 0.0 - found, found))
 
 
-def _whole_levels(index, levels):
+def _searched_levels(x, alpha, signed, levels, midpoints):
+    """The same by a search in the midpoints."""
+    u = clip_unit(x, alpha, signed)
+    index = signed_index(u, midpoints)
     magnitude = ops.take(levels, ops.abs(index))
-    return ops.where(index < 0, 0.0 - magnitude, magnitude)
+    # NaN finds some level; the difference, else 0, brings it back.
+    return ops.where(index < 0, 0.0 - magnitude, magnitude) + (u - u)
 
 
 def level_scale(alpha, table: LevelTable, rescale=1.0):

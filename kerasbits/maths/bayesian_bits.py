@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
+import numpy as np
 from keras import ops
 
 from kerasbits.maths.fused import fused, is_small, partial_sum
@@ -108,7 +109,7 @@ def quantize_gated(x, beta, signed, gates, channel_gate=1.0):
         beta: scalar, in values of `x`.
         signed: scalar, 0 or 1.
         gates: (4,) gates of 4, 8, 16 and 32 bits.
-        channel_gate: `z_2`, broadcastable to `x`.
+        channel_gate: `z_2`, broadcastable to `x`; a scalar gets no gradient.
 
     Returns:
         The quantized tensor, shape of `x`. At 32 bits in float32 the grid is finer than the
@@ -138,9 +139,8 @@ def quantize_once_fixed(x, beta, signed, gates, channel_gate, bits, moving=None)
     beta, signed, gates, channel_gate, bits = values
     moving = ops.ones_like(gates) if moving is None else ops.cast(moving, x.dtype)
     wide = ops.maximum(bits, float(WIDTHS[0]))  # Before fixing it is not used, but divided by.
-    scalars = [ops.stop_gradient(v) for v in (beta, signed, wide)]
-    steps = [ops.stop_gradient(step) for step in _all_steps()(*scalars)]
-    return _quantizer()(x, beta, signed, gates, channel_gate, bits, moving, *steps)
+    grid = _all_steps()(*(ops.stop_gradient(v) for v in (beta, signed, wide)))
+    return _quantizer()(x, beta, signed, gates, channel_gate, bits, moving, *grid)
 
 
 @functools.cache
@@ -163,81 +163,109 @@ def _residuals(clipped, steps):
     return found
 
 
-def _bracket(residuals, gates, i: int):
-    """What gate i multiplies: `e_i + z_(i+1) (e_(i+1) + ...)`; residuals without the coarse one."""
-    total = residuals[3]
-    for j in (2, 1, 0)[: 3 - i]:
-        total = residuals[j] + gates[j + 1] * total
-    return total
+def _gated(terms, gates):
+    coarse, *residuals = terms
+    total = residuals[-1]
+    for gate, residual in zip(gates[:0:-1], residuals[-2::-1], strict=True):
+        total = residual + gate * total
+    return coarse + gates[0] * total
 
 
 @functools.cache
 def _quantizer():
-    def forward(x, beta, signed, gates, channel_gate, bits, moving, *steps):
-        clipped = clip_to_range(x, beta, signed)
-        coarse, *residuals = _residuals(clipped, steps)
-        gated = coarse + gates[0] * _bracket(residuals, gates, 0)
-        code = ops.minimum(ops.maximum(ops.round(clipped / steps[5]), -steps[6]), steps[6])
-        whole = ops.where(bits > MOST_ROUNDED_BITS, clipped, steps[5] * code)
+    def forward(x, beta, signed, gates, channel_gate, bits, moving, *grid):
+        clipped, (*steps, step, top) = clip_to_range(x, beta, signed), grid
+        gated = _gated(_residuals(clipped, steps), ops.unstack(gates))
+        code = ops.minimum(ops.maximum(ops.round(clipped / step), -top), top)
+        whole = ops.where(bits > MOST_ROUNDED_BITS, clipped, step * code)
         # Plus 0: no grid has a negative zero.
         return channel_gate * (ops.where(bits > 0, whole, gated) + 0.0)
 
     def backward(x, beta, signed, gates, channel_gate, bits, moving, *rest):
-        *steps, y, dy = rest
+        *steps, _, _, y, dy = rest
         lo, hi = _borders(beta, signed, x.dtype)
-        clipped = ops.where(x >= hi, hi, ops.where(x <= lo, lo, x))
-        above, below = x >= hi, x <= lo
-        upstream = dy * channel_gate
-        dx = ops.where(ops.logical_or(above, below), ops.zeros_like(upstream), upstream)
-        border = ops.where(above, hi, ops.where(below, lo, ops.zeros_like(x)))
+        outside, zero = ops.logical_or(x >= hi, x <= lo), ops.zeros_like(x)
+        dx = ops.where(outside, zero, dy * channel_gate)
         # A clipped value has the slope of its border and (y - xc) / beta.
-        slope = dy * (y - channel_gate * clipped) + upstream * border
+        slope = dy * (y - channel_gate * ops.where(outside, zero, x))
         limit = ops.cast(beta >= SMALLEST_BETA, x.dtype)
         dbeta = limit * partial_sum(slope, beta) / _guarded(beta, x.dtype)
-        dgates = _gate_gradients(upstream, clipped, gates, bits, moving, steps)
+
+        live = ops.cast(bits <= 0, x.dtype)
+
+        def terms(beta):
+            return _residuals(clip_to_range(x, beta, signed), steps)
+
+        known = terms(beta) if is_small(x) or len(channel_gate.shape) > 0 else None
+        weights = _chain_derivatives(gates) * ops.expand_dims(live * moving, -1)
+        dgates = _gate_gradients(terms, known, beta, dy, channel_gate, weights)
         dchannel = None
         if len(channel_gate.shape) > 0:
-            dchannel = _channel_gradient(clipped, gates, channel_gate, bits, steps, dy)
+            gated = _gated(known, ops.unstack(gates))
+            dchannel = live * partial_sum(dy * gated, channel_gate)
         return dx, dbeta, None, dgates, dchannel, *[None] * 9
 
     return fused(forward, backward)
 
 
-def _channel_gradient(clipped, gates, channel_gate, bits, steps, dy):
-    coarse, *residuals = _residuals(clipped, steps)
-    gated = coarse + gates[0] * _bracket(residuals, gates, 0)
-    return partial_sum(dy * ops.where(bits > 0, ops.zeros_like(gated), gated), channel_gate)
+def _chain_derivatives(gates):
+    """Row i: the derivatives of `(z_4, z_4 z_8, z_4 z_8 z_16, ...)` to gate i, (4, 4)."""
+    own = np.eye(len(WIDTHS) - 1, dtype=bool)
+    later = np.triu(np.ones(own.shape, np.float32))
+    return later * ops.cumprod(ops.where(own, ops.ones_like(gates), gates), axis=1)
 
 
-def _gate_gradients(upstream, clipped, gates, bits, moving, steps):
-    """`dL/dz` of the four gates, (4, columns): sums over the tensor in parts."""
-    small, residuals = is_small(clipped), None
-    if small:
-        _, *residuals = _residuals(clipped, steps)
-    found, chain = [], ops.cast(bits <= 0, upstream.dtype)
-    for i in range(len(WIDTHS) - 1):
+def _gate_gradients(terms, known, beta, dy, channel_gate, weights):
+    """`dL/dz` of the four gates, (4,): `sum(dy channel_gate (w_4 e_4 + ... + w_32 e_32))` a row w.
 
-        def total(i=i):
-            _, *parts = (None, *residuals) if small else _residuals(clipped, steps)
-            return partial_sum(upstream * _bracket(parts, gates, i), gates[i])
+    Args:
+        terms: gives the coarse quantization and the four residuals for `beta`.
+        known: what it gives, if it was asked already.
+        weights: (4, 4) rows w.
+    """
+    if known is not None:
+        upstream = dy * channel_gate
+        sums = ops.stack([ops.sum(upstream * residual) for residual in known[1:]])
+        return ops.sum(weights * sums, axis=1)
 
-        def nothing(i=i):
-            return ops.zeros_like(partial_sum(upstream, gates[i]))
+    def total(row, beta):
+        bracket = sum(w * e for w, e in zip(ops.unstack(row), terms(beta)[1:], strict=True))
+        # A factor between the sums keeps a compiler from making them one.
+        return ops.sum(channel_gate * partial_sum(dy * bracket, beta))
 
-        # Most gates are wide open or shut in a step, and a pass over a large tensor is dear.
-        part = total() if small else ops.cond(moving[i] * chain != 0, total, nothing)
-        found.append(chain * moving[i] * part)
-        chain = chain * gates[i]
-    return ops.stack(found)
+    return _rows_in_turn(total, weights, beta)
+
+
+def _rows_in_turn(total, weights, beta):
+    """`total(row, beta)` of each row that is not 0, else 0, (rows,).
+
+    Most gates are wide open or shut in a step, and a pass over a large tensor is dear. A loop
+    leaves them out; a condition compilers take for a choice between two results.
+    """
+    rows = weights.shape[0]
+    wanted = ops.cast(ops.any(weights != 0, axis=1), "int32")
+
+    def first(i):
+        """The first wanted row from i on, or the end."""
+        ahead = ops.where(ops.arange(rows) >= i, wanted, 0)
+        return ops.where(ops.max(ahead) > 0, ops.cast(ops.argmax(ahead), "int32"), rows)
+
+    def turn(i, beta, found):
+        value = total(ops.take(weights, i, axis=0), beta)
+        # Of what does not change in a loop a compiler makes tensors before it.
+        changing = ops.where(i < 0, ops.zeros_like(beta), beta)
+        return first(i + 1), changing, ops.slice_update(found, (i,), ops.reshape(value, (1,)))
+
+    start = first(0), beta, ops.zeros((rows,), weights.dtype)
+    return ops.while_loop(lambda i, *_: i < rows, turn, start)[-1]
 
 
 def select_width(values: Sequence, bits):
     """The entry of `values` (one for each of `WIDTHS`) for the scalar tensor `bits`, else 0."""
     # A selection, since computing 2^b is not exact under XLA.
-    total = ops.zeros_like(bits)
-    for b, v in zip(WIDTHS, values, strict=True):
-        total = ops.where(ops.equal(bits, b), ops.cast(v, bits.dtype), total)
-    return total
+    chosen = ops.equal(np.array(WIDTHS, np.float32), ops.cast(bits, "float32"))
+    values = ops.stack([ops.cast(v, bits.dtype) for v in values], axis=-1)
+    return ops.sum(ops.where(chosen, values, ops.zeros_like(values)), axis=-1)
 
 
 def top_code(bits, signed):

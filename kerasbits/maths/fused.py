@@ -15,8 +15,9 @@ from collections.abc import Callable
 
 from keras import ops
 
-COLUMNS = 256
-"""Sums run side by side over at least so many columns, where a shape has them."""
+LANES = 16
+"""Sums run side by side in so many columns, each of as many neighbours. XLA makes one loop of such
+a sum and of what is added up; of longer ones two, with a tensor between them."""
 
 SMALL = 2**18
 """Tensors of fewer elements are not worth the tenth of a second that compiling takes: a pass over
@@ -32,7 +33,7 @@ def fused(forward: Callable, backward: Callable, passes: bool = False) -> Callab
     Args:
         forward: `forward(x, *parameters) -> y`; float tensors.
         backward: `backward(x, *parameters, y, dy)` gives a gradient for each argument of `forward`.
-            That of a parameter may be sums of `partial_sum`, along one more axis; None is 0.
+            That of a parameter may be sums of `partial_sum`, along further axes; None is 0.
         passes: the gradient of x is dy itself, and `backward` gives those of the parameters.
 
     Returns:
@@ -108,15 +109,15 @@ def _compiles(tf) -> bool:
 def partial_sum(values, like):
     """Sum of `values` towards the shape of the parameter `like`, which was broadcast to them.
 
-    For a scalar some columns are left, which `fused` adds up outside: a compiler that adds up a
-    whole tensor must keep the order, one addition after the other; columns it adds side by side.
+    For a scalar some sums are left, which `fused` adds up outside: a compiler that adds up a whole
+    tensor must keep the order, one addition after the other; columns it adds side by side.
 
     Args:
         values: float tensor.
         like: scalar, or a tensor that broadcasts against `values`.
     """
     if len(like.shape) == 0:
-        return ops.sum(ops.reshape(values, (-1, columns(values.shape))), axis=0)
+        return ops.sum(values) if is_small(values) else _columns(values)
     missing = len(values.shape) - len(like.shape)
     axes = tuple(i for i in range(len(values.shape)) if i < missing or like.shape[i - missing] == 1)
     return ops.reshape(ops.sum(values, axis=axes), like.shape) if axes else values
@@ -128,18 +129,16 @@ def is_small(x) -> bool:
     return None not in shape and math.prod(shape) < SMALL
 
 
-def columns(shape) -> int:
-    """Elements of the last axes but the first, as few axes as have `COLUMNS` elements."""
-    width = 1
-    for size in reversed(tuple(shape)[1:]):
-        if width >= COLUMNS or size is None:
-            break
-        width *= size
-    return width
+def _columns(values):
+    """Sums of neighbours, (n, LANES); of examples, where the size of one is odd."""
+    size = math.prod(size or 1 for size in values.shape[1:])
+    if size % LANES**2:
+        return ops.sum(ops.reshape(values, (-1, size)), axis=0)
+    return ops.sum(ops.reshape(values, (-1, LANES, LANES)), axis=1)
 
 
 def _finished(gradient, argument):
     if gradient is None:
-        return ops.zeros_like(argument)
-    partial = len(gradient.shape) > len(argument.shape)
-    return ops.sum(gradient, axis=-1) if partial else gradient
+        return None
+    spare = tuple(range(len(argument.shape), len(gradient.shape)))
+    return ops.sum(gradient, axis=spare) if spare else gradient

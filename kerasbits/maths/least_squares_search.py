@@ -13,10 +13,11 @@ bin, the part of the line that may hold the best split is divided into bins once
 from __future__ import annotations
 
 import functools
+import math
 
 from keras import ops
 
-from kerasbits.maths.fused import one_pass
+from kerasbits.maths.fused import LANES, one_pass
 
 SHORTEST = 4096
 """Vectors of fewer elements are sorted, which is exact in any case."""
@@ -35,14 +36,14 @@ ENOUGH = 1e-4
 ROUNDING = 1e-6
 """What float32 may do to a gain, relative to the largest there could be."""
 
-PARTS = 16
-"""Parts of a vector that are added up element by element; the sums of each are added later."""
+PAIRS = 2
+"""Neighbours go to bins of their own, so that zeros in a row need not wait for each other's sum."""
 
 
 def is_long(shape) -> bool:
     """Whether rows of a tensor, (rows, n), can be searched and are worth it."""
     n = shape[-1]
-    return n is not None and SHORTEST <= n < LONGEST and n % PARTS == 0
+    return n is not None and SHORTEST <= n < LONGEST and n % (2 * LANES) == 0
 
 
 def search(x, scheme: str):
@@ -60,9 +61,9 @@ def search(x, scheme: str):
     """
     x, n = ops.stop_gradient(x), x.shape[-1]
     sums, tops = _totals()(x)
-    total, top = ops.sum(sums, axis=-1, keepdims=True), ops.max(tops, axis=-1, keepdims=True)
+    total, top = _of_rows(ops.sum, sums), _of_rows(ops.max, tops)
     unit = ops.where(total > 0, total / n, ops.ones_like(total))
-    spread = ops.sum(_spread()(x, unit), axis=-1, keepdims=True)
+    spread = _of_rows(ops.sum, _spread()(x, unit))
     found = _histogram()(x, unit)
     split, hull, sure = _best(scheme, n, found, _curved_edges(top / unit), spread)
     hull = [ops.stop_gradient(end * unit) for end in hull]
@@ -79,31 +80,38 @@ def search(x, scheme: str):
     count, below = split[:, :1], (split[:, 1:] + split[:, :1]) * unit
     for _ in range(MOVES):
         border = _solution(scheme, n, total, count, below)[:, :1]
-        count, below = (ops.sum(v, axis=-1, keepdims=True) for v in _moments()(x, border))
+        count, below = (_of_rows(ops.sum, v) for v in _moments()(x, border))
     return _solution(scheme, n, total, count, below)
 
 
-def _parts(x):
-    """The parts of |x|, each (rows, n / PARTS)."""
-    a = ops.abs(ops.reshape(x, (-1, PARTS, x.shape[-1] // PARTS)))
-    return [a[:, i] for i in range(PARTS)]
+def _of_rows(reduce, values):
+    """One value for each row, (rows, 1)."""
+    return ops.expand_dims(reduce(values, axis=(1, 2)), -1)
+
+
+def _neighbours(values):
+    """Groups of neighbours, (rows, groups, few, LANES), to be added up along the third axis."""
+    groups = values.shape[-1] // LANES
+    return ops.reshape(
+        values, (-1, groups // math.gcd(groups, LANES), math.gcd(groups, LANES), LANES)
+    )
 
 
 @functools.cache
 def _totals():
-    """Sum and largest of the magnitudes, (rows, n / PARTS)."""
+    """Sums and largest of the magnitudes of neighbours, (rows, groups, LANES)."""
 
     def totals(x):
-        parts = _parts(x)
-        return sum(parts[1:], parts[0]), functools.reduce(ops.maximum, parts)
+        a = _neighbours(ops.abs(x))
+        return ops.sum(a, axis=2), ops.max(a, axis=2)
 
     return one_pass(totals)
 
 
 @functools.cache
 def _spread():
-    """Sum of `(a / unit - 1)^2`, (rows, n / PARTS)."""
-    return one_pass(lambda x, unit: sum(ops.square(a / unit - 1) for a in _parts(x)))
+    """Sums of `(a / unit - 1)^2`, (rows, groups, LANES)."""
+    return one_pass(lambda x, unit: ops.sum(_neighbours(ops.square(ops.abs(x) / unit - 1)), axis=2))
 
 
 @functools.cache
@@ -138,12 +146,14 @@ def _bins(a, unit, position, size: int):
     # Clipped as float first: what is out of reach of int32 could be any number.
     inside = ops.cast(ops.floor(ops.clip(position, 0, size - 1)), "int32")
     inside = ops.clip(inside, 0, size - 1)  # NaN
-    index = ops.reshape(inside + size * ops.expand_dims(ops.arange(rows), -1), (-1,))
-    found = []
-    for values in (ops.ones_like(a), a / unit - 1):
-        sums = ops.segment_sum(ops.reshape(values, (-1,)), index, rows * size)
-        found.append(ops.reshape(sums, (-1, size)))
-    return found
+    index = inside + size * ops.expand_dims(ops.arange(rows), -1)
+    index = PAIRS * ops.reshape(index, (-1, PAIRS)) + ops.arange(PAIRS)
+    values = ops.stack([ops.ones_like(a), a / unit - 1], axis=-1)
+    sums = ops.segment_sum(
+        ops.reshape(values, (-1, 2)), ops.reshape(index, (-1,)), PAIRS * rows * size
+    )
+    sums = ops.sum(ops.reshape(sums, (-1, size, PAIRS, 2)), axis=2)
+    return sums[..., 0], sums[..., 1]
 
 
 def _curved_edges(top):
@@ -216,16 +226,13 @@ def _gain(scheme: str, n: int, counts, sums):
 
 @functools.cache
 def _moments():
-    """Number and sum of the elements up to a threshold, (rows, n / PARTS)."""
+    """Numbers and sums of the elements up to a threshold, (rows, groups, LANES)."""
 
     def moments(x, threshold):
-        counts, sums = 0.0, 0.0
-        # Part by part: XLA makes a reduction of both in one loop, but one element at a time.
-        for a in _parts(x):
-            below = a <= threshold
-            counts = counts + ops.cast(below, a.dtype)
-            sums = sums + ops.where(below, a, ops.zeros_like(a))
-        return counts, sums
+        a = ops.abs(x)
+        below = a <= threshold
+        values = ops.cast(below, a.dtype), ops.where(below, a, ops.zeros_like(a))
+        return [ops.sum(_neighbours(v), axis=2) for v in values]
 
     return one_pass(moments)
 

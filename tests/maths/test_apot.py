@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maths.apot_for_tests import BITS, codes, f64, gradients, run
+from maths.apot_for_tests import BITS, codes, f64, gradients, run, table_of
 
-from kerasbits.maths import apot
+from kerasbits.maths import apot, fused
 
 # By hand.
 
@@ -249,3 +249,29 @@ def test_alpha_of_each_channel():
 
 def test_no_negative_zero():
     assert not np.signbit(run([-0.001, -0.0], 1.0, 4, True)).any()
+
+
+def around_borders(alpha, bits, signed, size):
+    """Floats next to all borders between levels, and what is no border, `size` of them."""
+    levels = apot.magnitude_levels(bits - 1 if signed else bits)
+    near = np.float32(apot.level_midpoints(levels)) * np.float32(alpha)
+    steps = np.arange(-6, 7, dtype=np.int32)[:, None]
+    near = (near.view(np.int32) + steps).view(np.float32).ravel()
+    ends = np.float32(alpha) * np.float32([0.0, 1.0, 1.0 + 2**-23, 1.0 - 2**-24, 3.0])
+    x = np.concatenate([near, ends, [np.inf, 1e-45]]).astype(np.float32)
+    return np.resize(np.concatenate([x, -x, [np.nan]]).astype(np.float32), size)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("alpha", [1.0, 3.0, 0.7310585, 1.9999999, 1.7e-5])
+@pytest.mark.parametrize("bits", [2, 4, 5])
+def test_large_tensors_are_rounded_as_small_ones_are(bits, alpha, signed):
+    # Large ones are compared with borders, small ones divided and looked up.
+    x = around_borders(alpha, bits, signed, (fused.SMALL // 256, 256))
+    small = [run(part, alpha, bits, signed, "float32") for part in np.split(x, 4)]
+    np.testing.assert_array_equal(run(x, alpha, bits, signed, "float32"), np.concatenate(small))
+    compiled = tf.function(apot.quantize, autograph=False)
+    found = compiled(
+        tf.constant(x), tf.constant(alpha), float(signed), table_of(bits, signed, "float32")
+    )
+    np.testing.assert_array_equal(found.numpy(), np.concatenate(small))

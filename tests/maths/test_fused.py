@@ -66,3 +66,21 @@ def test_results_do_not_depend_on_the_compiler(request):
     np.testing.assert_array_equal(plain[0], compiled[0])
     np.testing.assert_array_equal(plain[1], compiled[1])
     np.testing.assert_allclose(plain[2], compiled[2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(300, 29, 31), (2**18 + 1,), (70, 8, 5, 96), (5, 2**16)])
+def test_sums_of_any_shape(shape):
+    random = np.random.default_rng(1)
+    x, dy = (random.normal(size=shape).astype(np.float32) for _ in range(2))
+
+    def gradient(x, beta, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(beta)
+            y = uniform.quantize(x, beta, 4, 1.0)
+        return tape.gradient(y, beta, dy)
+
+    found = tf.function(gradient, autograph=False)(*map(tf.constant, (x, np.float32(2), dy)))
+    clipped = np.clip(np.float64(x), -2, 2)
+    levels = np.round(clipped / (2 / 7)) * (2 / 7)
+    slope = np.where(np.abs(x) > 2, np.sign(x), (levels - clipped) / 2)
+    assert found.numpy() == pytest.approx((slope * np.float64(dy)).sum(), rel=1e-4, abs=1e-2)
