@@ -11,6 +11,7 @@
 #include "kbits_for_tests.h"
 #include "kb_model.h"
 #include "op.h"
+#include "ops.h"
 
 enum { kElements = 1 << 16 };
 
@@ -131,6 +132,31 @@ static void add_tensors(void) {
   }
 }
 
+/* Pooling of two images, once by lines and once by windows. */
+static void pool_images(uint32_t op, int32_t channels) {
+  static float x[kElements], one[kElements], several[kElements];
+  const int32_t width = 24, out = 12;
+  kb_tensor from = {.info = {.rank = 4, .dims = {2, width, width, channels}}, .data = x};
+  kb_tensor to = {.info = {.rank = 4, .dims = {2, out, out, channels}}, .data = one};
+  const kb_tensor* inputs[] = {&from};
+  kb_node node = {.operation = kb_operation_of(op), .op = op, .x = inputs, .y = &to, .int_count = 8,
+                  .ints = {3, 3, 2, 2, 1, 0, 1, 0}};
+  const kb_error quiet = {NULL, 0};
+  fill(x);
+  from.count = 2 * width * width * channels;
+  to.count = 2 * out * out * channels;
+  expect(from.count <= kElements && from.count >= KB_SHARED_VALUES, "images that are shared");
+  expect(!kb_check_pool(&node, quiet) && !kb_run_pool(&node, quiet), "pooling");
+  expect(!kb_pool_create(3, &node.pool, quiet), "threads");
+  to.data = several;
+  for (int again = 0; again < 50; again++) { /* threads take a while to come */
+    memset(several, 0xaa, (size_t)to.count * sizeof *several);
+    expect(!kb_run_pool(&node, quiet), "pooling by several threads");
+    expect(!memcmp(one, several, (size_t)to.count * sizeof *one), "the same of one and several");
+  }
+  kb_pool_destroy(node.pool);
+}
+
 int main(void) {
   static test_file file;
   test_blob depthwise;
@@ -142,6 +168,10 @@ int main(void) {
     run_layer(&blob);
   }
   add_tensors();
+  for (int32_t channels = 5; channels <= 20; channels += 15) {
+    pool_images(KB_OP_MAX_POOL, channels);
+    pool_images(KB_OP_AVERAGE_POOL, channels);
+  }
   make_test_file(&file);
   run_model(&file);
   printf("%-24s %s\n", "threads", failures ? "WRONG" : "ok");

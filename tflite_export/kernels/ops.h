@@ -29,6 +29,8 @@ KB_OPERATION(matmul);        /* ops_matmul.c */
 int kb_packed_plan(const kb_node* node, size_t* scratch, size_t* memory, kb_error error);
 void kb_packed_lend(kb_op* op, uint8_t* scratch, size_t bytes);
 
+enum { KB_SHARED_VALUES = 1 << 12 /* fewer are no work for two threads */ };
+
 /* Bytes that a layer holds. */
 size_t kb_op_memory(const kb_op* op);
 

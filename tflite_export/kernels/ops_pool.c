@@ -91,27 +91,41 @@ static void pool_line(const kb_node* node, const float* image, range rows, float
   for (int64_t i = 0; i < (int64_t)out[2] * channels; i++) y[i] = kb_clamp(node, y[i]);
 }
 
-int kb_run_pool(const kb_node* node, kb_error error) {
+/* Rows of outputs, of all images, from `first` on. */
+typedef struct {
+  const kb_node* node;
+  int64_t first;
+} kb_rows;
+
+static void pool_row(void* context, int item, int worker) {
+  const kb_rows* all = context;
+  const kb_node* node = all->node;
   const int32_t *in = node->x[0]->info.dims, *out = node->y->info.dims;
-  const int64_t image = (int64_t)in[1] * in[2] * in[3];
-  const int by_lines = node->op == KB_OP_MAX_POOL && (int64_t)in[2] * in[3] <= kLine;
-  float* y = kb_results(node);
+  const int64_t row = all->first + item;
+  const float* image = kb_floats(node->x[0]) + row / out[1] * in[1] * in[2] * in[3];
+  const range rows = inside(node, 0, row % out[1]);
+  float* y = kb_results(node) + row * out[2] * out[3];
+  (void)worker;
+  if (node->op == KB_OP_MAX_POOL && (int64_t)in[2] * in[3] <= kLine) {
+    pool_line(node, image, rows, y);
+    return;
+  }
+  for (int32_t c = 0; c < out[2]; c++, y += out[3]) {
+    const range columns = inside(node, 1, c);
+    for (int32_t k = 0; k < out[3]; k += kSome)
+      pool_some(node, image + k, rows, columns, out[3] - k < kSome ? out[3] - k : kSome, y + k);
+  }
+}
+
+int kb_run_pool(const kb_node* node, kb_error error) {
+  enum { kMost = 1 << 28 /* rows at a time */ };
+  const int32_t* out = node->y->info.dims;
+  const int64_t rows = (int64_t)out[0] * out[1];
+  kb_pool* pool = node->x[0]->count < KB_SHARED_VALUES ? NULL : node->pool;
   (void)error;
-  for (int32_t n = 0; n < out[0]; n++) {
-    for (int32_t r = 0; r < out[1]; r++) {
-      const range rows = inside(node, 0, r);
-      if (by_lines) {
-        pool_line(node, kb_floats(node->x[0]) + n * image, rows, y);
-        y += (int64_t)out[2] * out[3];
-        continue;
-      }
-      for (int32_t c = 0; c < out[2]; c++, y += out[3]) {
-        const range columns = inside(node, 1, c);
-        for (int32_t k = 0; k < out[3]; k += kSome)
-          pool_some(node, kb_floats(node->x[0]) + n * image + k, rows, columns,
-                    out[3] - k < kSome ? out[3] - k : kSome, y + k);
-      }
-    }
+  for (kb_rows all = {node, 0}; all.first < rows; all.first += kMost) {
+    const int64_t left = rows - all.first;
+    kb_parallel(pool, left < kMost ? (int)left : kMost, pool_row, &all);
   }
   return 0;
 }
