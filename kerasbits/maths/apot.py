@@ -16,8 +16,6 @@ import itertools
 import math
 from typing import NamedTuple
 
-import keras
-import numpy as np
 from keras import ops
 
 from kerasbits.maths.fused import fused, is_small, partial_sum
@@ -191,27 +189,32 @@ def _quantizer(clipped: bool, compared: bool):
     def backward(x, alpha, signed, rescale, levels, borders, top, y, dy):
         lo, dx = (0.0 - signed) * alpha, dy * rescale
         # As x / alpha > 1 says: no quotient of floats rounds across 1.
-        above, below = x > alpha, x < lo
-        border = ops.where(above, alpha, lo)
-        outside = ops.logical_or(above, below)
-        slope = dy * ops.where(outside, rescale * border, y - rescale * x)
+        outside = ops.logical_or(x > alpha, x < lo)
         if clipped:
             dx = ops.where(outside, ops.zeros_like(dx), dx)
-        return dx, partial_sum(slope, alpha) / alpha, None, None, None, None, None
+
+        def slope(x, y, dy):
+            border = ops.where(x > alpha, alpha, lo)
+            outside = ops.logical_or(x > alpha, x < lo)
+            return dy * ops.where(outside, rescale * border, y - rescale * x)
+
+        dalpha = partial_sum(slope, (x, y, dy), alpha) / alpha
+        return dx, dalpha, None, None, None, None, None
 
     return fused(forward, backward)
 
 
 def _is_compared(x, alpha, levels) -> bool:
     short = levels.shape[0] <= MOST_COMPARED and len(alpha.shape) == 0
-    return short and not is_small(x) and keras.backend.standardize_dtype(x.dtype) == "float32"
+    return short and not is_small(x) and ops.dtype(x) == "float32"
 
 
 def _borders(alpha, midpoints):
     """The largest x with `x / alpha <= midpoint` of each midpoint, so that none need be divided."""
     # The product, and all floats near it: steps of more than half an ulp and less than one.
     product = midpoints * alpha
-    near = product + np.arange(-8, 9, dtype=np.float32)[:, None] * (product * 2.0**-24)
+    steps = ops.expand_dims(ops.arange(-8, 9, dtype=product.dtype), -1)
+    near = product + steps * (product * 2.0**-24)
     return ops.max(ops.where(near / alpha <= midpoints, near, ops.zeros_like(near)), axis=0)
 
 

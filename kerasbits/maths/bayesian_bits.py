@@ -16,10 +16,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import numpy as np
 from keras import ops
 
-from kerasbits.maths.fused import fused, is_small, partial_sum
+from kerasbits.maths.fused import fused, is_small, partial_sum, rows_in_turn
 from kerasbits.maths.gradients import exact_straight_through
 
 WIDTHS = (2, 4, 8, 16, 32)
@@ -186,23 +185,28 @@ def _quantizer():
         lo, hi = _borders(beta, signed, x.dtype)
         outside, zero = ops.logical_or(x >= hi, x <= lo), ops.zeros_like(x)
         dx = ops.where(outside, zero, dy * channel_gate)
-        # A clipped value has the slope of its border and (y - xc) / beta.
-        slope = dy * (y - channel_gate * ops.where(outside, zero, x))
+
+        def slope(x, y, dy, gate):
+            # A clipped value has the slope of its border and (y - xc) / beta.
+            outside = ops.logical_or(x >= hi, x <= lo)
+            return dy * (y - gate * ops.where(outside, ops.zeros_like(x), x))
+
+        gate = ops.broadcast_to(channel_gate, ops.shape(x))
         limit = ops.cast(beta >= SMALLEST_BETA, x.dtype)
-        dbeta = limit * partial_sum(slope, beta) / _guarded(beta, x.dtype)
+        dbeta = limit * partial_sum(slope, (x, y, dy, gate), beta) / _guarded(beta, x.dtype)
 
         live = ops.cast(bits <= 0, x.dtype)
-
-        def terms(beta):
-            return _residuals(clip_to_range(x, beta, signed), steps)
-
-        known = terms(beta) if is_small(x) or len(channel_gate.shape) > 0 else None
         weights = _chain_derivatives(gates) * ops.expand_dims(live * moving, -1)
-        dgates = _gate_gradients(terms, known, beta, dy, channel_gate, weights)
-        dchannel = None
+        if len(channel_gate.shape) == 0 and not is_small(x):
+            dgates = _gates_in_turn(x, beta, signed, channel_gate, steps, dy, weights)
+            return dx, dbeta, None, dgates, *[None] * 10
+        terms = _residuals(clip_to_range(x, beta, signed), steps)
+        upstream = dy * channel_gate
+        sums = ops.stack([ops.sum(upstream * residual) for residual in terms[1:]])
+        dgates, dchannel = ops.sum(weights * sums, axis=1), None
         if len(channel_gate.shape) > 0:
-            gated = _gated(known, ops.unstack(gates))
-            dchannel = live * partial_sum(dy * gated, channel_gate)
+            gated = dy * _gated(terms, ops.unstack(gates))
+            dchannel = live * partial_sum(lambda t: t, (gated,), channel_gate)
         return dx, dbeta, None, dgates, dchannel, *[None] * 9
 
     return fused(forward, backward)
@@ -210,60 +214,33 @@ def _quantizer():
 
 def _chain_derivatives(gates):
     """Row i: the derivatives of `(z_4, z_4 z_8, z_4 z_8 z_16, ...)` to gate i, (4, 4)."""
-    own = np.eye(len(WIDTHS) - 1, dtype=bool)
-    later = np.triu(np.ones(own.shape, np.float32))
-    return later * ops.cumprod(ops.where(own, ops.ones_like(gates), gates), axis=1)
+    at = ops.arange(len(WIDTHS) - 1)
+    row, column = ops.expand_dims(at, 1), ops.expand_dims(at, 0)
+    products = ops.cumprod(ops.where(row == column, ops.ones_like(gates), gates), axis=1)
+    return ops.where(row <= column, products, ops.zeros_like(products))
 
 
-def _gate_gradients(terms, known, beta, dy, channel_gate, weights):
-    """`dL/dz` of the four gates, (4,): `sum(dy channel_gate (w_4 e_4 + ... + w_32 e_32))` a row w.
+def _gates_in_turn(x, beta, signed, gate, steps, dy, weights):
+    """`sum(dy gate (w_4 e_4 + ... + w_32 e_32))` of each row w, (4,).
 
-    Args:
-        terms: gives the coarse quantization and the four residuals for `beta`.
-        known: what it gives, if it was asked already.
-        weights: (4, 4) rows w.
+    Most gates are wide open or shut in a step, and a pass over a large tensor is dear.
     """
-    if known is not None:
-        upstream = dy * channel_gate
-        sums = ops.stack([ops.sum(upstream * residual) for residual in known[1:]])
-        return ops.sum(weights * sums, axis=1)
 
     def total(row, beta):
-        bracket = sum(w * e for w, e in zip(ops.unstack(row), terms(beta)[1:], strict=True))
+        def slope(x, dy):
+            _, *residuals = _residuals(clip_to_range(x, beta, signed), steps)
+            return dy * sum(w * e for w, e in zip(ops.unstack(row), residuals, strict=True))
+
         # A factor between the sums keeps a compiler from making them one.
-        return ops.sum(channel_gate * partial_sum(dy * bracket, beta))
+        return ops.sum(gate * partial_sum(slope, (x, dy), beta))
 
-    return _rows_in_turn(total, weights, beta)
-
-
-def _rows_in_turn(total, weights, beta):
-    """`total(row, beta)` of each row that is not 0, else 0, (rows,).
-
-    Most gates are wide open or shut in a step, and a pass over a large tensor is dear. A loop
-    leaves them out; a condition compilers take for a choice between two results.
-    """
-    rows = weights.shape[0]
-    wanted = ops.cast(ops.any(weights != 0, axis=1), "int32")
-
-    def first(i):
-        """The first wanted row from i on, or the end."""
-        ahead = ops.where(ops.arange(rows) >= i, wanted, 0)
-        return ops.where(ops.max(ahead) > 0, ops.cast(ops.argmax(ahead), "int32"), rows)
-
-    def turn(i, beta, found):
-        value = total(ops.take(weights, i, axis=0), beta)
-        # Of what does not change in a loop a compiler makes tensors before it.
-        changing = ops.where(i < 0, ops.zeros_like(beta), beta)
-        return first(i + 1), changing, ops.slice_update(found, (i,), ops.reshape(value, (1,)))
-
-    start = first(0), beta, ops.zeros((rows,), weights.dtype)
-    return ops.while_loop(lambda i, *_: i < rows, turn, start)[-1]
+    return rows_in_turn(total, weights, beta)
 
 
 def select_width(values: Sequence, bits):
     """The entry of `values` (one for each of `WIDTHS`) for the scalar tensor `bits`, else 0."""
     # A selection, since computing 2^b is not exact under XLA.
-    chosen = ops.equal(np.array(WIDTHS, np.float32), ops.cast(bits, "float32"))
+    chosen = ops.equal(ops.convert_to_tensor(WIDTHS, "float32"), ops.cast(bits, "float32"))
     values = ops.stack([ops.cast(v, bits.dtype) for v in values], axis=-1)
     return ops.sum(ops.where(chosen, values, ops.zeros_like(values)), axis=-1)
 

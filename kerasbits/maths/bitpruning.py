@@ -188,8 +188,12 @@ def _quantizer(whole_zero: bool, clips: bool):
 
     def backward(v, n, lo, hi, alpha, *rest):
         *grids, _, dy = rest
-        below, above = levels(v, lo, hi, grids)
-        dn = partial_sum(dy * (above - below), n)
+
+        def slope(v, dy):
+            below, above = levels(v, lo, hi, grids)
+            return dy * (above - below)
+
+        dn = partial_sum(slope, (v, dy), n)
         nothing = [None] * (3 + 2 * size)
         if not clips:
             return dn, *nothing

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from keras import ops
 
@@ -27,8 +27,9 @@ so many takes a tenth of a millisecond."""
 def fused(forward: Callable, backward: Callable, passes: bool = False) -> Callable:
     """The function `forward`, whose gradient is `backward`; each is one pass over the data.
 
-    Both are elementwise, end in sums at most, and know nothing but their arguments. Make one such
-    function for each setting, not for each call: what was compiled belongs to it.
+    Both are elementwise, end in sums at most, and know nothing but their arguments. Parameters that
+    are broadcast to x have its rank; others are scalars and tables. Make one such function for
+    each setting, not for each call: what was compiled belongs to it.
 
     Args:
         forward: `forward(x, *parameters) -> y`; float tensors.
@@ -42,17 +43,39 @@ def fused(forward: Callable, backward: Callable, passes: bool = False) -> Callab
     forth, back = one_pass(forward), one_pass(backward)
 
     @ops.custom_gradient
-    def function(*arguments):
-        y = forth(*arguments)
+    def function(x, *parameters):
+        lined_up, shape = _lines_up(x, parameters), ops.shape(x)
+        v = _in_rows(x) if lined_up else x
+        y = forth(v, *parameters)
 
         def gradient(dy):
-            found = back(*arguments, y, dy)
-            found = (dy, *found) if passes else found
-            return tuple(_finished(g, a) for g, a in zip(found, arguments, strict=True))
+            found = back(v, *parameters, y, _in_rows(dy) if lined_up else dy)
+            dx, *found = (dy, *found) if passes else found
+            dx = ops.reshape(dx, shape) if lined_up else dx
+            return dx, *(_finished(g, p) for g, p in zip(found, parameters, strict=True))
 
-        return y, gradient
+        return ops.reshape(y, shape) if lined_up else y, gradient
 
     return function
+
+
+def _lines_up(x, parameters) -> bool:
+    """Whether x may have another shape: it is large, and no parameter is broadcast to it.
+
+    Loops over one shape for all are compiled once for all, and none divides to find the place of
+    an element in another shape.
+    """
+    alone = all(len(p.shape) < min(2, len(x.shape)) for p in parameters)
+    return alone and not is_small(x) and _inner_size(x) % LANES**2 == 0
+
+
+def _in_rows(x):
+    return ops.reshape(x, (-1, LANES**2))
+
+
+def _inner_size(x) -> int:
+    """Elements of an example, as far as known."""
+    return math.prod(size or 1 for size in x.shape[1:])
 
 
 def one_pass(function: Callable) -> Callable:
@@ -106,18 +129,20 @@ def _compiles(tf) -> bool:
             return False
 
 
-def partial_sum(values, like):
-    """Sum of `values` towards the shape of the parameter `like`, which was broadcast to them.
+def partial_sum(terms: Callable, tensors: Sequence, like):
+    """Sum of `terms(*tensors)` towards the shape of the parameter `like`, which was broadcast.
 
     For a scalar some sums are left, which `fused` adds up outside: a compiler that adds up a whole
     tensor must keep the order, one addition after the other; columns it adds side by side.
 
     Args:
-        values: float tensor.
-        like: scalar, or a tensor that broadcasts against `values`.
+        terms: elementwise.
+        tensors: floats of one shape.
+        like: scalar, or a tensor that broadcasts against them.
     """
     if len(like.shape) == 0:
-        return ops.sum(values) if is_small(values) else _columns(values)
+        return ops.sum(terms(*tensors)) if is_small(tensors[0]) else _columns(terms, tensors)
+    values = terms(*tensors)
     missing = len(values.shape) - len(like.shape)
     axes = tuple(i for i in range(len(values.shape)) if i < missing or like.shape[i - missing] == 1)
     return ops.reshape(ops.sum(values, axis=axes), like.shape) if axes else values
@@ -129,12 +154,41 @@ def is_small(x) -> bool:
     return None not in shape and math.prod(shape) < SMALL
 
 
-def _columns(values):
+def _columns(terms: Callable, tensors: Sequence):
     """Sums of neighbours, (n, LANES); of examples, where the size of one is odd."""
-    size = math.prod(size or 1 for size in values.shape[1:])
+    size = _inner_size(tensors[0])
     if size % LANES**2:
-        return ops.sum(ops.reshape(values, (-1, size)), axis=0)
-    return ops.sum(ops.reshape(values, (-1, LANES, LANES)), axis=1)
+        return ops.sum(terms(*(ops.reshape(t, (-1, size)) for t in tensors)), axis=0)
+    return ops.sum(terms(*(ops.reshape(t, (-1, LANES, LANES)) for t in tensors)), axis=1)
+
+
+def rows_in_turn(total: Callable, weights, varying):
+    """`total(row, varying)` of each row that is not 0, else 0; (rows,).
+
+    A loop leaves out what is 0, where a compiler takes a condition for a choice between results.
+
+    Args:
+        total: gives a scalar.
+        weights: (rows, n).
+        varying: a scalar that `total` depends on. Of what does not vary in a loop, a compiler
+            makes tensors before it.
+    """
+    rows = weights.shape[0]
+    wanted = ops.cast(ops.any(weights != 0, axis=1), "int32")
+
+    def first(i):
+        """The first wanted row from i on, or the end."""
+        ahead = ops.where(ops.arange(rows) >= i, wanted, 0)
+        return ops.where(ops.max(ahead) > 0, ops.cast(ops.argmax(ahead), "int32"), rows)
+
+    def turn(i, varying, found):
+        value = ops.reshape(total(ops.take(weights, i, axis=0), varying), (1,))
+        # No compiler knows that i is never below 0.
+        varying = ops.where(i < 0, ops.zeros_like(varying), varying)
+        return first(i + 1), varying, ops.slice_update(found, (i,), value)
+
+    start = first(0), varying, ops.zeros((rows,), weights.dtype)
+    return ops.while_loop(lambda i, *_: i < rows, turn, start)[-1]
 
 
 def _finished(gradient, argument):

@@ -91,7 +91,10 @@ def _quantizer(bits: int):
         lo = (0.0 - signed) * beta
         above, below = x > beta, x < lo
         dx = ops.where(ops.logical_or(above, below), ops.zeros_like(dy), dy)
-        slope = dy * ops.where(above, beta, ops.where(below, lo, y - x))
-        return dx, partial_sum(slope, beta) / beta, None
+
+        def slope(x, y, dy):
+            return dy * ops.where(x > beta, beta, ops.where(x < lo, lo, y - x))
+
+        return dx, partial_sum(slope, (x, y, dy), beta) / beta, None
 
     return fused(forward, backward)
