@@ -60,13 +60,13 @@ def fused(forward: Callable, backward: Callable, passes: bool = False) -> Callab
 
 
 def _lines_up(x, parameters) -> bool:
-    """Whether x may have another shape: it is large, and no parameter is broadcast to it.
+    """Whether x may have another shape: it is compiled alone, and no parameter is broadcast to it.
 
     Loops over one shape for all are compiled once for all, and none divides to find the place of
     an element in another shape.
     """
     alone = all(len(p.shape) < min(2, len(x.shape)) for p in parameters)
-    return alone and not is_small(x) and _inner_size(x) % LANES**2 == 0
+    return alone and _worth_compiling(x) and _inner_size(x) % LANES**2 == 0
 
 
 def _in_rows(x):
