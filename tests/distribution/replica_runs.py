@@ -47,9 +47,7 @@ QUANTIZERS = {
 
 def network(layers, keras_module):
     """A convolution and a dense layer, both with inputs that are worth quantizing."""
-    # With another seed (5, say) a value may lie so near a border between two codes that sums in
-    # another order take it across, which no bound on rounding allows for.
-    keras_module.utils.set_random_seed(6)
+    keras_module.utils.set_random_seed(5)
     inputs = keras_module.Input((8, 8, 1))
     x = layers.Conv2D(4, 3, strides=2, activation="relu", name="conv")(inputs)
     x = layers.Flatten(name="flatten")(x)
