@@ -141,7 +141,7 @@ def partial_sum(terms: Callable, tensors: Sequence, like):
         like: scalar, or a tensor that broadcasts against them.
     """
     if len(like.shape) == 0:
-        return ops.sum(terms(*tensors)) if is_small(tensors[0]) else _columns(terms, tensors)
+        return _columns(terms, tensors)
     values = terms(*tensors)
     missing = len(values.shape) - len(like.shape)
     axes = tuple(i for i in range(len(values.shape)) if i < missing or like.shape[i - missing] == 1)
@@ -155,9 +155,9 @@ def is_small(x) -> bool:
 
 
 def _columns(terms: Callable, tensors: Sequence):
-    """Sums of neighbours, (n, LANES); of examples, where the size of one is odd."""
+    """Sums of neighbours, (n, LANES); of examples, if they are few or the size of one is odd."""
     size = _inner_size(tensors[0])
-    if size % LANES**2:
+    if is_small(tensors[0]) or size % LANES**2:
         return ops.sum(terms(*(ops.reshape(t, (-1, size)) for t in tensors)), axis=0)
     return ops.sum(terms(*(ops.reshape(t, (-1, LANES, LANES)) for t in tensors)), axis=1)
 
