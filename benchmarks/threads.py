@@ -17,7 +17,6 @@ from tflite_export.timing.bursts import take_turns
 GOAL = 1.8
 """How many times as fast two threads shall be as one."""
 
-
 BOTH = 1.6
 """Two programs in registers do so many times the work of one, where two processors are there."""
 

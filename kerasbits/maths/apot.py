@@ -201,7 +201,7 @@ def _quantizer(clipped: bool, compared: bool):
         dalpha = partial_sum(slope, (x, y, dy), alpha) / alpha
         return dx, dalpha, None, None, None, None, None
 
-    return fused(forward, backward)
+    return fused(forward, backward, tables=(3, 4))  # levels and borders
 
 
 def _is_compared(x, alpha, levels) -> bool:

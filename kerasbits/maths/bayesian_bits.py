@@ -209,7 +209,7 @@ def _quantizer():
             dchannel = live * partial_sum(lambda t: t, (gated,), channel_gate)
         return dx, dbeta, None, dgates, dchannel, *[None] * 9
 
-    return fused(forward, backward)
+    return fused(forward, backward, tables=(2, 5))  # gates, and which of them move
 
 
 def _chain_derivatives(gates):

@@ -24,18 +24,20 @@ SMALL = 2**18
 so many takes a tenth of a millisecond."""
 
 
-def fused(forward: Callable, backward: Callable, passes: bool = False) -> Callable:
+def fused(
+    forward: Callable, backward: Callable, passes: bool = False, tables: Sequence[int] = ()
+) -> Callable:
     """The function `forward`, whose gradient is `backward`; each is one pass over the data.
 
-    Both are elementwise, end in sums at most, and know nothing but their arguments. Parameters that
-    are broadcast to x have its rank; others are scalars and tables. Make one such function for
-    each setting, not for each call: what was compiled belongs to it.
+    Both are elementwise, end in sums at most, and know nothing but their arguments. Make one such
+    function for each setting, not for each call: what was compiled belongs to it.
 
     Args:
         forward: `forward(x, *parameters) -> y`; float tensors.
         backward: `backward(x, *parameters, y, dy)` gives a gradient for each argument of `forward`.
             That of a parameter may be sums of `partial_sum`, along further axes; None is 0.
         passes: the gradient of x is dy itself, and `backward` gives those of the parameters.
+        tables: which parameters, counted from 0, are vectors that are not broadcast to x.
 
     Returns:
         A function of the arguments of `forward`.
@@ -44,7 +46,8 @@ def fused(forward: Callable, backward: Callable, passes: bool = False) -> Callab
 
     @ops.custom_gradient
     def function(x, *parameters):
-        lined_up, shape = _lines_up(x, parameters), ops.shape(x)
+        broadcast = [p for i, p in enumerate(parameters) if i not in tables]
+        lined_up, shape = _lines_up(x, broadcast), ops.shape(x)
         v = _in_rows(x) if lined_up else x
         y = forth(v, *parameters)
 
@@ -65,7 +68,7 @@ def _lines_up(x, parameters) -> bool:
     Loops over one shape for all are compiled once for all, and none divides to find the place of
     an element in another shape.
     """
-    alone = all(len(p.shape) < min(2, len(x.shape)) for p in parameters)
+    alone = all(len(p.shape) == 0 for p in parameters)
     return alone and _worth_compiling(x) and _inner_size(x) % LANES**2 == 0
 
 

@@ -84,3 +84,16 @@ def test_sums_of_any_shape(shape):
     levels = np.round(clipped / (2 / 7)) * (2 / 7)
     slope = np.where(np.abs(x) > 2, np.sign(x), (levels - clipped) / 2)
     assert found.numpy() == pytest.approx((slope * np.float64(dy)).sum(), rel=1e-4, abs=1e-2)
+
+
+def test_ranges_of_columns_of_a_large_tensor():
+    # Such a tensor keeps its shape: a range a column is no table, whatever its rank.
+    x = np.random.default_rng(2).normal(size=(fused.SMALL // 64, 4, 16)).astype(np.float32)
+    beta = np.linspace(0.5, 2, 16).astype(np.float32)
+    found = tf.function(uniform.quantize, autograph=False)(
+        tf.constant(x), tf.constant(beta), 4, 1.0
+    )
+    for j in range(16):
+        np.testing.assert_array_equal(
+            found[..., j], uniform.quantize(tf.constant(x[..., j]), tf.constant(beta[j]), 4, 1.0)
+        )

@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "add.h"
 #include "ops.h"
 #include "tflite_nodes.h"
 
@@ -14,7 +13,6 @@ enum { kErrorBytes = 256 };
 typedef struct {
   kb_tfl_state base; /* first */
   int input[2], output;
-  int same; /* whether all have one shape */
   float low, high;
 } kb_add_state;
 
@@ -122,7 +120,8 @@ static void make_addition(const kb_tfl_context* context, const kb_add_state* sta
   to->tensors[2].data = context->tensors[state->output].data;
   to->node = (kb_node){.operation = kb_operation_of(KB_OP_ADD), .op = KB_OP_ADD, .x = to->x,
                        .y = &to->tensors[2], .float_count = 2,
-                       .floats = {state->low, state->high}};
+                       .floats = {state->low, state->high},
+                       .pool = state->base.shared ? state->base.shared->pool : NULL};
 }
 
 static kb_tfl_status prepare_add(kb_tfl_context* context, kb_tfl_node* node) {
@@ -140,21 +139,12 @@ static kb_tfl_status prepare_add(kb_tfl_context* context, kb_tfl_node* node) {
     context->report_error(context, "kerasbits: addition: %s", text);
     return KB_TFL_ERROR;
   }
-  state->same = is_same_shape(a, b);
   return kb_tfl_resize(context, &context->tensors[state->output], addition.tensors[2].info.dims,
                        addition.tensors[2].info.rank);
 }
 
 static kb_tfl_status invoke_add(kb_tfl_context* context, kb_tfl_node* node) {
   const kb_add_state* state = node->user_data;
-  const kb_tfl_tensor *a = &context->tensors[state->input[0]], *b = &context->tensors[state->input[1]];
-  kb_tfl_tensor* y = &context->tensors[state->output];
-  kb_pool* pool = state->base.shared ? state->base.shared->pool : NULL;
-  if (state->same) {
-    kb_add(pool, a->data, b->data, y->data, (int64_t)(y->bytes / sizeof(float)), state->low,
-           state->high);
-    return KB_TFL_OK;
-  }
   kb_addition addition;
   make_addition(context, state, &addition);
   return kb_run_binary(&addition.node, (kb_error){NULL, 0}) ? KB_TFL_ERROR : KB_TFL_OK;
