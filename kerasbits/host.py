@@ -201,10 +201,10 @@ def _initializer(spec: VariableSpec, source, site: Site):
                 raise ValueError("this quantizer starts from a kernel, and none was given")
             w = _read(source)
             value = 1.0 if w is None else value(w.reshape(site.shape))
-        # A Python number cast later would stay weakly typed on JAX: the first step would make it
-        # strong, and so compile the second step again.
-        value = ops.convert_to_tensor(value, dtype or "float32") / spec.rate
-        return ops.broadcast_to(value, shape)
+        # A Python number would stay weakly typed on JAX: the first step would make it strong, and
+        # so compile the second step again.
+        value = np.asarray(value, dtype or "float32") / np.float32(spec.rate)
+        return ops.convert_to_tensor(np.broadcast_to(value, shape))
 
     return initial
 

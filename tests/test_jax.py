@@ -106,3 +106,35 @@ def test_train_freeze_and_save(found, name):
 def test_subclassed_model(found):
     """The state follows the kernel, which JAX creates only after tracing."""
     assert 0 < found["subclassed"] < 1
+
+
+SEARCH = """
+import sys
+import jax, numpy as np
+sys.path.insert(0, "tests")
+from kerasbits.maths import least_squares, least_squares_search
+from maths.least_squares_errors_for_tests import least_error, squared_error
+
+x = np.random.default_rng(0).normal(size=(64, 4096)).astype(np.float32)
+x[::2] = np.maximum(x[::2], 0)
+for scheme in ("ls2", "lst"):
+    search = jax.jit(lambda x: least_squares_search.search(x, scheme))
+    assert "stablehlo.while" in search.lower(x).as_text()  # row by row
+    error = squared_error(x, np.asarray(search(x)))
+    assert (error <= least_error(x, scheme) * (1 + 2e-4)).all(), scheme
+greedy = jax.jit(lambda x: least_squares_search.greedy(x, 2))(x)
+np.testing.assert_allclose(greedy, least_squares.solve_gf(x, 2), rtol=1e-4)
+print("found")
+"""
+
+
+def test_scales_of_long_inputs_are_found_row_by_row():
+    done = subprocess.run(
+        [sys.executable, "-c", SEARCH],
+        env={**os.environ, **ENVIRONMENT},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert "found" in done.stdout, done.stderr[-3000:]

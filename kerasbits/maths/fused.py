@@ -81,7 +81,7 @@ def _inner_size(x) -> int:
     return math.prod(size or 1 for size in x.shape[1:])
 
 
-def one_pass(function: Callable) -> Callable:
+def one_pass(function: Callable, small: int = SMALL) -> Callable:
     """`function`, compiled by itself where it becomes part of a TensorFlow graph on a CPU.
 
     Compiled code is for one shape, so tensors with unknown axes, but for the first, are left to
@@ -89,13 +89,14 @@ def one_pass(function: Callable) -> Callable:
 
     Args:
         function: of tensors; the first is the one that costs.
+        small: fewer elements are left to TensorFlow.
     """
     compiled = None
 
     @functools.wraps(function)
     def run(*arguments):
         nonlocal compiled
-        if not _worth_compiling(arguments[0]):
+        if not _worth_compiling(arguments[0], small):
             return function(*arguments)
         if compiled is None:
             tf = sys.modules["tensorflow"]
@@ -105,14 +106,49 @@ def one_pass(function: Callable) -> Callable:
     return run
 
 
-def _worth_compiling(x) -> bool:
+def row_by_row(function: Callable) -> Callable:
+    """`one_pass` of a function of rows, which takes them in turn where that is compiled for a CPU.
+
+    What is made of one row stays in the cache, and no loop runs over the elements of all rows and
+    divides to tell them apart.
+
+    Args:
+        function: of tensors with one number of rows; gives tensors with as many, each row by that
+            row alone.
+    """
+
+    def row(values):
+        found = function(*(ops.expand_dims(v, 0) for v in values))
+        return tuple(ops.squeeze(v, 0) for v in found)
+
+    def in_turn(*arguments):
+        return ops.map(row, arguments)
+
+    compiled = one_pass(in_turn)
+
+    @functools.wraps(function)
+    def run(*arguments):
+        turns = _worth_compiling(arguments[0]) or _jax_on_cpu(arguments[0])
+        return compiled(*arguments) if turns else function(*arguments)
+
+    return run
+
+
+def _jax_on_cpu(x) -> bool:
+    jax = sys.modules.get("jax")
+    if jax is None or not isinstance(x, jax.Array):
+        return False
+    return not is_small(x) and jax.default_backend() == "cpu"
+
+
+def _worth_compiling(x, small: int = SMALL) -> bool:
     tf = sys.modules.get("tensorflow")
     if tf is None or not tf.is_tensor(x) or tf.executing_eagerly() or x.shape.rank is None:
         return False
     if None in tuple(x.shape[1:]):
         return False
     long = x.shape.rank > 0 and x.shape[0] is None
-    return (long or math.prod(x.shape) >= SMALL) and _compiles(tf)
+    return (long or math.prod(x.shape) >= small) and _compiles(tf)
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 A split of the magnitudes `a = |x|` at a threshold has a gain that needs only the number and the sum
 of the elements below it. One pass sorts the elements into bins, whose width follows the mean of the
 vector, and gives both for all borders of bins exactly. Most often the best border is as good as the
-best split. Two further passes take the threshold to where the split says that the best one is.
+best split. A last pass takes the threshold to where the split says that the best one is.
 
 What a split inside a bin can gain at most is known from the numbers and sums at its ends, so a row
 can tell whether the best border is good enough. If it is not, as where most elements are in one
@@ -17,18 +17,15 @@ import math
 
 from keras import ops
 
-from kerasbits.maths.fused import LANES, one_pass
+from kerasbits.maths.fused import LANES, one_pass, row_by_row
 
-SHORTEST = 4096
+SHORTEST = 1024
 """Vectors of fewer elements are sorted, which is exact in any case."""
 
 LONGEST = 2**24
 """Up to here float32 counts."""
 
 BINS = 512
-
-MOVES = 2
-"""Last passes, of one threshold each: half way between the two means of the split before."""
 
 ENOUGH = 1e-4
 """A bin that may hold a split so much better, in squared errors of the best border, is divided."""
@@ -60,28 +57,56 @@ def search(x, scheme: str):
         (rows, 2) for "ls2", (rows, 1) for "lst", like `least_squares.solve`.
     """
     x, n = ops.stop_gradient(x), x.shape[-1]
-    sums, tops = _totals()(x)
-    total, top = _of_rows(ops.sum, sums), _of_rows(ops.max, tops)
+    total = _of_rows(ops.sum, _residual_sums()(x))
     unit = ops.where(total > 0, total / n, ops.ones_like(total))
-    spread = _of_rows(ops.sum, _spread()(x, unit))
-    found = _histogram()(x, unit)
-    split, hull, sure = _best(scheme, n, found, _curved_edges(top / unit), spread)
-    hull = [ops.stop_gradient(end * unit) for end in hull]
+    best, size = _best(scheme), ops.convert_to_tensor(float(n), x.dtype)
+    split, low, high, sure = best(*_histogram()(x, unit), _curved_edges(n, x.dtype), size)
+    low, high = (ops.stop_gradient(end * unit) for end in (low, high))
 
     def divided():
-        low, high = hull
         inner = _inner_histogram()(x, unit, low, high)
-        edges = _even_edges(low / unit, high / unit, top / unit)
-        again, _, _ = _best(scheme, n, inner, edges, spread)
+        again, *_ = best(*inner, _even_edges(low / unit, high / unit, n), size)
         # Row by row: no row may depend on another.
         return ops.where(sure, split, again)
 
     split = ops.cond(ops.all(sure), lambda: split, divided)
     count, below = split[:, :1], (split[:, 1:] + split[:, :1]) * unit
-    for _ in range(MOVES):
-        border = _solution(scheme, n, total, count, below)[:, :1]
-        count, below = (_of_rows(ops.sum, v) for v in _moments()(x, border))
+    # Half way between the two means.
+    border = _solution(scheme, n, total, count, below)[:, :1]
+    count, below = (_of_rows(ops.sum, v) for v in _moments()(x, border))
     return _solution(scheme, n, total, count, below)
+
+
+def greedy(x, k: int):
+    """Scales of "gf" for each row; with k = 1 that of "ls1".
+
+    Each is a mean, for which the residuals before it are found anew: reading x again costs less
+    than writing them.
+
+    Args:
+        x: (rows, n) float with `is_long`.
+        k: number of planes.
+
+    Returns:
+        (rows, k), that of `least_squares.solve_gf` but for the order of sums.
+    """
+    x, n = ops.stop_gradient(x), x.shape[-1]
+    scales = []
+    for _ in range(k):
+        scales.append(_of_rows(ops.sum, _residual_sums()(x, *scales)) / n)
+    return ops.concatenate(scales, axis=-1)
+
+
+@functools.cache
+def _residual_sums():
+    """Sums of the magnitudes of what the given scales leave, (rows, groups, LANES)."""
+
+    def sums(x, *scales):
+        for v in scales:
+            x = x - ops.where(x >= 0, v, -v)
+        return ops.sum(_neighbours(ops.abs(x)), axis=2)
+
+    return one_pass(sums)
 
 
 def _of_rows(reduce, values):
@@ -98,23 +123,6 @@ def _neighbours(values):
 
 
 @functools.cache
-def _totals():
-    """Sums and largest of the magnitudes of neighbours, (rows, groups, LANES)."""
-
-    def totals(x):
-        a = _neighbours(ops.abs(x))
-        return ops.sum(a, axis=2), ops.max(a, axis=2)
-
-    return one_pass(totals)
-
-
-@functools.cache
-def _spread():
-    """Sums of `(a / unit - 1)^2`, (rows, groups, LANES)."""
-    return one_pass(lambda x, unit: ops.sum(_neighbours(ops.square(ops.abs(x) / unit - 1)), axis=2))
-
-
-@functools.cache
 def _histogram():
     """Number of elements, and sum of `a / unit - 1`, of each bin, (rows, BINS + 1) both.
 
@@ -126,7 +134,7 @@ def _histogram():
         a = ops.abs(x)
         return _bins(a, unit, BINS - BINS * (unit / (a + unit)), BINS + 1)
 
-    return one_pass(histogram)
+    return row_by_row(histogram)
 
 
 @functools.cache
@@ -138,7 +146,7 @@ def _inner_histogram():
         width = ops.maximum(high - low, 1e-30)
         return _bins(a, unit, 1 + BINS * ((a - low) / width), BINS + 2)
 
-    return one_pass(histogram)
+    return row_by_row(histogram)
 
 
 def _bins(a, unit, position, size: int):
@@ -156,49 +164,50 @@ def _bins(a, unit, position, size: int):
     return sums[..., 0], sums[..., 1]
 
 
-def _curved_edges(top):
-    """Ends of the bins of `_histogram` in units, (rows, BINS + 2)."""
-    j = ops.cast(ops.arange(BINS), top.dtype)
-    edges = ops.minimum(j / (BINS - j), top)
-    return ops.concatenate([edges, top, top], axis=-1)
+def _curved_edges(n: int, dtype):
+    """Ends of the bins of `_histogram` in units, (1, BINS + 2); no element of n exceeds n units."""
+    edges = [j / (BINS - j) for j in range(BINS)]
+    return ops.convert_to_tensor([[*edges, float(n), float(n)]], dtype)
 
 
-def _even_edges(low, high, top):
+def _even_edges(low, high, n: int):
     """Ends of the bins of `_inner_histogram` in units, (rows, BINS + 3)."""
-    j = ops.cast(ops.arange(BINS + 1), top.dtype) / BINS
-    return ops.concatenate([ops.zeros_like(top), low + (high - low) * j, top], axis=-1)
+    j = ops.cast(ops.arange(BINS + 1), low.dtype) / BINS
+    first, last = ops.zeros_like(low), ops.full_like(low, n)
+    return ops.concatenate([first, low + (high - low) * j, last], axis=-1)
 
 
-def _best(scheme: str, n: int, found, edges, spread):
+@functools.cache
+def _best(scheme: str):
     """The best border, what may be better, and whether that is little.
 
-    Args:
-        found: number and sum of each bin.
-        edges: ends of the bins, one more than bins.
-        spread: (rows, 1) sum of the squares of `a / unit - 1`.
-
-    Returns:
-        (rows, 2) number and sum below the best border; two ends (rows, 1) of a part of the line
-        that holds the best split; (rows, 1) bool.
+    A function of numbers and sums of the bins, of the ends of the bins, one more than bins, and of
+    n. It gives (rows, 2) number and sum below the best border; two ends (rows, 1) of a part of the
+    line that holds the best split; (rows, 1) bool.
     """
-    counts, sums = found
-    after = [ops.cumsum(v, axis=-1) for v in (counts, sums)]
-    before = [v - own for v, own in zip(after, (counts, sums), strict=True)]
-    gain = _gain(scheme, n, *after)
-    at = ops.argmax(gain, axis=-1)
-    best = ops.max(gain, axis=-1, keepdims=True)
-    chosen = ops.one_hot(at, counts.shape[-1], dtype=gain.dtype)
-    split = ops.stack([ops.sum(v * chosen, axis=-1) for v in after], axis=-1)
-    bound = _most_inside(scheme, n, before, found, edges)
-    squares = spread if scheme == "ls2" else spread + n
-    slack = ENOUGH * ops.maximum(squares - best, 0) + ROUNDING * squares
-    better = bound > best
-    low, high = edges[:, :-1], edges[:, 1:]
-    # With none better, around the border itself.
-    low = ops.where(better, low, ops.max(high * chosen, axis=-1, keepdims=True))
-    high = ops.where(better, high, ops.max(high * chosen, axis=-1, keepdims=True))
-    hull = ops.min(low, axis=-1, keepdims=True), ops.max(high, axis=-1, keepdims=True)
-    return split, hull, ops.max(bound, axis=-1, keepdims=True) <= best + slack
+
+    def best(counts, sums, edges, n):
+        after = [ops.cumsum(v, axis=-1) for v in (counts, sums)]
+        before = [v - own for v, own in zip(after, (counts, sums), strict=True)]
+        gain = _gain(scheme, n, *after)
+        most = ops.max(gain, axis=-1, keepdims=True)
+        chosen = ops.one_hot(ops.argmax(gain, axis=-1), counts.shape[-1], dtype=gain.dtype)
+        split = ops.stack([ops.sum(v * chosen, axis=-1) for v in after], axis=-1)
+        bound = _most_inside(scheme, n, before, (counts, sums), edges)
+        # At least this: what the elements of a bin are apart is not in it.
+        squares = ops.sum(ops.square(sums) / ops.maximum(counts, 1), axis=-1, keepdims=True)
+        squares = squares if scheme == "ls2" else squares + n
+        slack = ENOUGH * ops.maximum(squares - most, 0) + ROUNDING * squares
+        better = bound > most
+        low, high = edges[:, :-1], edges[:, 1:]
+        # With none better, around the border itself.
+        border = ops.max(high * chosen, axis=-1, keepdims=True)
+        low, high = (ops.where(better, end, border) for end in (low, high))
+        low, high = ops.min(low, axis=-1, keepdims=True), ops.max(high, axis=-1, keepdims=True)
+        return split, low, high, ops.max(bound, axis=-1, keepdims=True) <= most + slack
+
+    # Not large, but of many operations, and of one shape for all layers.
+    return one_pass(best, small=BINS)
 
 
 def _most_inside(scheme: str, n: int, before, own, edges):

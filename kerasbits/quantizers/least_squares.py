@@ -197,9 +197,11 @@ class LeastSquaresBinary(Quantizer):
 
     def _training_scales(self, rows):
         """Scales of each sample. Long ones are searched for: sorting them takes most of a step."""
-        if self.scheme in ("ls2", "lst") and self.subsample == 1 and search.is_long(rows.shape):
+        if self.subsample != 1 or not search.is_long(rows.shape):
+            return self._solve(rows)
+        if self.scheme in ("ls2", "lst"):
             return search.search(rows, self.scheme)
-        return self._solve(rows)
+        return search.greedy(rows, self.planes)
 
     def _clipped(self, x):
         return x if self.clamp is None else maths.clamp(x, self.clamp)

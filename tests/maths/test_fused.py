@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
 from kerasbits.maths import fused, uniform
 
@@ -97,3 +98,28 @@ def test_ranges_of_columns_of_a_large_tensor():
         np.testing.assert_array_equal(
             found[..., j], uniform.quantize(tf.constant(x[..., j]), tf.constant(beta[j]), 4, 1.0)
         )
+
+
+@pytest.mark.parametrize("rows", [128, None])
+def test_rows_in_turn_are_the_rows_at_once(rows, request):
+    x = np.random.default_rng(3).normal(size=(128, fused.SMALL // 128)).astype(np.float32)
+    scale = np.linspace(1, 2, 128).astype(np.float32)[:, None]
+
+    def sums(x, scale):
+        halves = ops.reshape(x, (-1, 2, x.shape[1] // 2))
+        return ops.sum(halves, axis=-1) * scale, ops.max(halves, axis=-1)
+
+    def graph():
+        specs = [tf.TensorSpec((rows, x.shape[1])), tf.TensorSpec((rows, 1))]
+        run = fused.row_by_row(sums)
+        return tf.function(run, input_signature=specs, autograph=False).get_concrete_function()
+
+    in_turn = graph()
+    eager = fused.row_by_row(sums)(tf.constant(x), tf.constant(scale))
+    request.getfixturevalue("no_compiler")
+    at_once = graph()
+    assert (is_compiled(in_turn), is_compiled(at_once)) == (True, False)
+    expected = x.reshape(128, 2, -1).sum(-1) * scale, x.reshape(128, 2, -1).max(-1)
+    for found in (in_turn(tf.constant(x), tf.constant(scale)), eager, at_once(x, scale)):
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)

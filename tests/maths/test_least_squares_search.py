@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from maths.least_squares_errors_for_tests import least_error, squared_error
 
 from kerasbits.maths import least_squares_search
 
@@ -35,32 +36,9 @@ def vectors():
     return {name: x.astype(np.float32) for name, x in found.items()}
 
 
-def squared_error(x, scales):
-    """Of the nearest levels, in float64, for each row."""
-    a, v = np.abs(x.astype(np.float64)), np.float64(scales)
-    ends = [v[:, 0] - v[:, 1], v[:, 0] + v[:, 1]] if v.shape[1] == 2 else [0 * v[:, 0], 2 * v[:, 0]]
-    return np.min([(a - end[:, None]) ** 2 for end in ends], axis=0).sum(axis=1)
-
-
-def least_error(x, scheme):
-    """Of all splits of each row, tried one by one in float64."""
-    a = np.sort(np.abs(x.astype(np.float64)), axis=1)
-    below, n = np.cumsum(a, axis=1), np.arange(1, N + 1)
-    above = below[:, -1:] - below
-    high = above**2 / np.maximum(N - n, 1)
-    if scheme == "lst":
-        # Also the split of which nothing is below.
-        gain = np.maximum(high.max(axis=1), below[:, -1] ** 2 / N)
-        return (a**2).sum(axis=1) - gain
-    center = a.mean(axis=1, keepdims=True)
-    moved = np.cumsum(a - center, axis=1)[:, :-1]
-    gain = moved**2 / n[:-1] + moved**2 / (N - n[:-1])
-    return ((a - center) ** 2).sum(axis=1) - gain.max(axis=1)
-
-
-def run_as(how, x, scheme):
+def run_as(how, x, scheme, search=least_squares_search.search):
     def run(x):
-        return least_squares_search.search(x, scheme)
+        return search(x, scheme)
 
     if how == "eager":
         return run(tf.constant(x)).numpy()
@@ -79,6 +57,23 @@ def test_errors_are_the_least_of_all_splits(how, scheme):
         # float32 scales of a vector without error leave some.
         most = least_error(x, scheme) * (1 + 2e-4) + 1e-10 * (x.astype(float) ** 2).sum(1) + 1e-40
         assert (error <= most).all(), (name, error / np.maximum(most, 1e-40))
+
+
+@pytest.mark.parametrize("how", ["eager", "graph", "compiled"])
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_greedy_scales_are_means_of_what_is_left(how, k):
+    x = np.concatenate(list(vectors().values()))
+    x[4, 7] = np.nan
+    found = run_as(how, x, k, least_squares_search.greedy)
+    rest = x.astype(np.float64)
+    for scale in found.T:
+        whole = np.isfinite(scale)
+        assert list(np.flatnonzero(~whole)) == [4]
+        mean = np.abs(rest).mean(axis=1)
+        # Residuals of float32 are off by what the largest value rounds by.
+        slack = 1e-6 * np.abs(x).max(axis=1)[whole]
+        assert (np.abs(scale - mean)[whole] <= 1e-5 * mean[whole] + slack).all()
+        rest = rest - np.where(rest >= 0, 1, -1) * np.float64(scale)[:, None]
 
 
 def test_rows_do_not_meet():
