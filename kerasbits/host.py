@@ -203,8 +203,8 @@ def _initializer(spec: VariableSpec, source, site: Site):
             value = 1.0 if w is None else value(w.reshape(site.shape))
         # A Python number would stay weakly typed on JAX: the first step would make it strong, and
         # so compile the second step again.
-        value = np.asarray(value, dtype or "float32") / np.float32(spec.rate)
-        return ops.convert_to_tensor(np.broadcast_to(value, shape))
+        value = np.asarray(value, keras.backend.standardize_dtype(dtype or "float32"))
+        return ops.convert_to_tensor(np.broadcast_to(value / value.dtype.type(spec.rate), shape))
 
     return initial
 

@@ -28,15 +28,19 @@ def apply(quantizer: Quantizer, x, state: State, site: Site, training: bool, see
     if _is_sharable(quantizer, x):
         drawn = [] if seed is None or not training else [seed.next()]
         with contextlib.suppress(_Asked):
-            return _quantizing(quantizer, _kind(site), training)(x, dict(state), drawn)
+            return _quantizing(quantizer, _kind(site, _AnySite), training)(x, dict(state), drawn)
     return quantizer.apply(x, state, site, training=training, seed=seed)
 
 
 def loss(quantizer: Quantizer, state: State, site: Site):
-    """`quantizer.loss`; the share of the site is a tensor."""
+    """`quantizer.loss`; the share of the site is a tensor.
+
+    Most losses know nothing of a kernel but the state, whose shapes are few.
+    """
     if type(quantizer).loss is not Quantizer.loss and _is_sharable(quantizer, site.share):
-        with contextlib.suppress(_Asked):
-            return _losing(quantizer, _kind(site))(dict(state), site.share)
+        for hidden in (_AnyShapeWithShare, _AnySiteWithShare):
+            with contextlib.suppress(_Asked):
+                return _losing(quantizer, _kind(site, hidden), hidden)(dict(state), site.share)
     return quantizer.loss(state, site)
 
 
@@ -51,9 +55,10 @@ def _is_sharable(quantizer: Quantizer, tensor) -> bool:
     return True
 
 
-def _kind(site: Site) -> Site:
-    """The site without what differs from place to place and hardly a formula asks for."""
-    return dataclasses.replace(site, name="", macs=0, share=1.0)
+def _kind(site: Site, hidden: type[_AnySite]) -> Site:
+    """The site without what it hides: what differs, and hardly a formula asks for."""
+    nothing, names = Site(), {*hidden.hidden, "share"}
+    return dataclasses.replace(site, **{name: getattr(nothing, name) for name in names})
 
 
 class _Asked(Exception):
@@ -75,6 +80,10 @@ class _AnySiteWithShare(_AnySite):
     hidden = ("name", "macs")
 
 
+class _AnyShapeWithShare(_AnySite):
+    hidden = ("name", "macs", "shape")
+
+
 @functools.cache
 def _quantizing(quantizer: Quantizer, site: Site, training: bool):
     any_site = _AnySite(**vars(site))
@@ -87,9 +96,9 @@ def _quantizing(quantizer: Quantizer, site: Site, training: bool):
 
 
 @functools.cache
-def _losing(quantizer: Quantizer, site: Site):
+def _losing(quantizer: Quantizer, site: Site, hidden: type[_AnySite]):
     def loss(state, share):
-        return quantizer.loss(state, _AnySiteWithShare(**{**vars(site), "share": share}))
+        return quantizer.loss(state, hidden(**{**vars(site), "share": share}))
 
     return _one_node(loss)
 

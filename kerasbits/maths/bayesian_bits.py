@@ -31,7 +31,6 @@ Two ulps below 1 in float32, equal to 1 in half precision: compute in float32 or
 SMALLEST_BETA = 1e-8
 """Narrower (or negative) ranges are widened to this, which keeps all divisions finite."""
 
-
 MOST_ROUNDED_BITS = 16
 """Wider grids are finer than float32: values are clipped to the range, and that is all."""
 
@@ -320,7 +319,7 @@ def effective_bits(gates):
     return bits
 
 
-def expected_cost(on, channel_on, costs: Sequence[float]):
+def expected_cost(on, channel_on, costs):
     """Regularizer: the expected cost of all terms that are switched on.
 
     Formula: `R = mean_i q_2i * (c_2 + c_4 q_4 + c_8 q_4 q_8 + c_16 q_4 q_8 q_16 + ...)`; `q_b` is
@@ -330,18 +329,22 @@ def expected_cost(on, channel_on, costs: Sequence[float]):
     Args:
         on: (4,) probabilities of the gates 4, 8, 16 and 32.
         channel_on: (C,) probabilities of the pruning gates; None if there are none.
-        costs: costs of the widths 2, 4, 8, 16, 32: 1 each, or `b * share` for costs in
-            proportion to bit operations.
+        costs: (5,) of the widths, constants: 1 each, or `b * share`, as bit operations go.
 
     Returns:
         Scalar.
 
-    Reference: arXiv 2005.07093, section 2 (the penalty left when the entropy of
-    the posterior is dropped).
+    Reference: arXiv 2005.07093, section 2 (what is left without the posterior's entropy).
     """
-    # Products one by one: the gradient of cumprod divides by probabilities that may be 0.
-    total, chain = 1.0 if channel_on is None else costs[0], 1.0
-    for i, cost in enumerate(costs[1:]):
-        chain = chain * on[i]
-        total = total + cost * chain
+    costs = ops.cast(costs, on.dtype)
+
+    @ops.custom_gradient
+    def refined(on, costs):
+        # The gradient of cumprod would divide by probabilities, which may be 0.
+        def gradient(dy):
+            return dy * ops.sum(_chain_derivatives(on) * costs, axis=1), None
+
+        return ops.sum(costs * ops.cumprod(on)), gradient
+
+    total = (1.0 if channel_on is None else costs[0]) + refined(on, costs[1:])
     return total if channel_on is None else ops.mean(channel_on) * total

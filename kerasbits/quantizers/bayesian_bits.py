@@ -165,9 +165,14 @@ class BayesianBits(Quantizer):
 
     def _width_phi(self, state: State):
         """Parameters of the width gates, those that the configuration fixes far out."""
-        widths = np.array(maths.WIDTHS[1:])
-        phi = ops.where(widths <= self.min_bits, FIXED_GATE, _float32(state["phi"]))
-        return ops.where(widths > self.max_bits, -FIXED_GATE, phi)
+        widths, phi = np.array(maths.WIDTHS[1:]), _float32(state["phi"])
+        if self.min_bits >= widths[0]:
+            phi = ops.where(widths <= self.min_bits, FIXED_GATE, phi)
+        return (
+            phi
+            if self.max_bits == widths[-1]
+            else ops.where(widths > self.max_bits, -FIXED_GATE, phi)
+        )
 
     def _sample(self, state: State, site: Site, seed):
         """Gates of one training step: `(4,)` and `(C,)`, or `()` without pruning."""
@@ -202,7 +207,8 @@ class BayesianBits(Quantizer):
         on = hard_concrete.probability_on(self._width_phi(state))
         channels = state.get("phi_prune")
         channel_on = None if channels is None else hard_concrete.probability_on(channels)
-        costs = [site.share * (b if self.cost == "bops" else 1.0) for b in maths.WIDTHS]
+        widths = np.float32(maths.WIDTHS if self.cost == "bops" else [1] * len(maths.WIDTHS))
+        costs = ops.stop_gradient(site.share * ops.convert_to_tensor(widths))
         live = 1.0 - ops.cast(_is_fixed(state), "float32")
         return self.strength * live * maths.expected_cost(on, channel_on, costs)
 

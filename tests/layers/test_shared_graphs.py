@@ -108,3 +108,40 @@ def test_layers_draw_their_own_noise():
     second = run(tf.ones((6, 6)))
     values = [float(tf.reduce_sum(y)) for y in (*first, *second)]
     assert len(set(values)) > 3
+
+
+@dataclasses.dataclass(frozen=True)
+class CountingLosses(kb.Uniform):
+    """A loss of each place, by its share and, if asked, by its size."""
+
+    by_size: bool = False
+
+    def loss(self, state, site):
+        TRACED.append(self.by_size)
+        return state["range"] * site.share * (site.size if self.by_size else 1.0)
+
+
+TRACED = []
+
+
+def funnel(quantizer):
+    """Kernels of three shapes."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6,))
+    for units in (5, 4, 3):
+        x = keras.layers.Dense(units)(x)
+    network = kb.quantize_model(keras.Model(inputs, x), quantizer, None)
+    for number, layer in enumerate(network.layers[1:]):
+        layer.kernel_host.set_share(number + 1.0)
+    return network
+
+
+@pytest.mark.parametrize("by_size", [False, True])
+def test_losses_of_all_shapes_share_a_function_unless_they_ask(by_size):
+    network = funnel(CountingLosses(by_size=by_size))
+    TRACED.clear()
+    found = tf.function(lambda: tf.add_n(network.losses), autograph=False)()
+    sizes = [30, 20, 12] if by_size else [1, 1, 1]
+    assert float(found) == sum(size * share for size, share in zip(sizes, (1, 2, 3), strict=True))
+    # One that asks begins once more for each place, and is told.
+    assert len(TRACED) == (6 if by_size else 1)
