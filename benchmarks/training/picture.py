@@ -43,7 +43,8 @@ def draw(report: Report, path: pathlib.Path) -> None:
     backend = {"tensorflow": "TensorFlow", "jax": "JAX"}[report.backend]
     title = f"CPU time of a training step, one core, {backend}, batch {report.batch}"
     axis.set_title(title, fontsize=10, loc="left")
-    axis.legend(fontsize=8, frameon=False)
+    # Above the bars, beside the title: within the axes it hides some.
+    axis.legend(fontsize=8, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     axis.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
@@ -53,7 +54,8 @@ def draw(report: Report, path: pathlib.Path) -> None:
 def _bars(axis: Axes, places, rows, width, colour, title) -> None:
     shown = [(place, row.ratio) for place, row in zip(places, rows, strict=True) if not row.reason]
     heights = [min(ratio.median, HIGHEST) for _, ratio in shown]
-    axis.bar([place for place, _ in shown], heights, 0.9 * width, color=colour, label=title)
+    label = title if shown else None
+    axis.bar([place for place, _ in shown], heights, 0.9 * width, color=colour, label=label)
     for place, ratio in shown:
         if ratio.median <= HIGHEST:
             high = min(ratio.high, HIGHEST)
