@@ -61,11 +61,10 @@ def search(x, scheme: str):
     unit = ops.where(total > 0, total / n, ops.ones_like(total))
     best, size = _best(scheme), ops.convert_to_tensor(float(n), x.dtype)
     split, low, high, sure = best(*_histogram()(x, unit), _curved_edges(n, x.dtype), size)
-    low, high = (ops.stop_gradient(end * unit) for end in (low, high))
 
     def divided():
-        inner = _inner_histogram()(x, unit, low, high)
-        again, *_ = best(*inner, _even_edges(low / unit, high / unit, n), size)
+        inner = _inner_histogram()(x, unit, low * unit, high * unit)
+        again, *_ = best(*inner, _even_edges(low, high, n), size)
         # Row by row: no row may depend on another.
         return ops.where(sure, split, again)
 

@@ -168,11 +168,9 @@ class BayesianBits(Quantizer):
         widths, phi = np.array(maths.WIDTHS[1:]), _float32(state["phi"])
         if self.min_bits >= widths[0]:
             phi = ops.where(widths <= self.min_bits, FIXED_GATE, phi)
-        return (
-            phi
-            if self.max_bits == widths[-1]
-            else ops.where(widths > self.max_bits, -FIXED_GATE, phi)
-        )
+        if self.max_bits < widths[-1]:
+            phi = ops.where(widths > self.max_bits, -FIXED_GATE, phi)
+        return phi
 
     def _sample(self, state: State, site: Site, seed):
         """Gates of one training step: `(4,)` and `(C,)`, or `()` without pruning."""

@@ -92,9 +92,8 @@ struct kb_op {
   kb_plan plan;
 };
 
-/* Work that threads share: with less, LeNet-5 is slower on two threads than with one, by what a job
- * costs and what they fetch from each other's caches (`python -m benchmarks --only=threads`). Tests
- * share all. */
+/* Work that threads share: of less, what two gain is lost to the job and to what they fetch from each
+ * other's caches. LeNet-5 tells (`python -m benchmarks --only=threads`). Tests share all. */
 #ifdef KB_POISON
 enum { KB_SHARED_CYCLES = 0 };
 #else
