@@ -15,9 +15,9 @@ typedef __m256i v;
 
 enum { kVectors = 2, kRows = 32 * kVectors, kBlock = 256 /* units whose sums fit 16 bits */ };
 
-/* Of 32 rows: the low five bits of sums and the rest, of pairs of bytes and of odd ones. */
+/* Of each 32 rows: the low five bits of sums and the rest, of pairs of bytes and of odd ones. */
 typedef struct {
-  v low, low_odd, high, high_odd;
+  v low[kVectors], low_odd[kVectors], high[kVectors], high_odd[kVectors];
 } totals;
 
 KB_INLINE v table(const uint8_t* p) {
@@ -29,15 +29,23 @@ KB_INLINE void look_up(const uint8_t* tables, const v* nibbles, const int first,
   const v of_low = table(tables), of_high = table(tables + 16);
   KB_UNROLL
   for (int i = 0; i < kVectors; i++) {
-    const v sum = _mm256_shuffle_epi8(of_low, nibbles[i]);
-    low[i] = first ? sum : _mm256_add_epi8(low[i], sum);
+    const v low_sum = _mm256_shuffle_epi8(of_low, nibbles[i]);
+    const v high_sum = _mm256_shuffle_epi8(of_high, nibbles[i]);
+    low[i] = first ? low_sum : _mm256_add_epi8(low[i], low_sum);
+    high[i] = first ? high_sum : _mm256_add_epi8(high[i], high_sum);
     KB_IN_ORDER(low[i]);
+    KB_IN_ORDER(high[i]);
   }
+}
+
+/* Adds the bytes of a unit, in order: else compilers move totals from register to register. */
+KB_INLINE void widen(const v* bytes, v* pairs, v* odd) {
   KB_UNROLL
   for (int i = 0; i < kVectors; i++) {
-    const v sum = _mm256_shuffle_epi8(of_high, nibbles[i]);
-    high[i] = first ? sum : _mm256_add_epi8(high[i], sum);
-    KB_IN_ORDER(high[i]);
+    pairs[i] = _mm256_add_epi16(pairs[i], bytes[i]);
+    odd[i] = _mm256_add_epi16(odd[i], _mm256_srli_epi16(bytes[i], 8));
+    KB_IN_ORDER(pairs[i]);
+    KB_IN_ORDER(odd[i]);
   }
 }
 
@@ -49,32 +57,53 @@ KB_INLINE void add_unit(const uint8_t* w, const uint8_t* tables, totals* total) 
     v first[kVectors], second[kVectors];
     KB_UNROLL
     for (int i = 0; i < kVectors; i++) {
-      const v bits = kb_load(w + 32 * i);
+      v bits = kb_load(w + 32 * i);
+      KB_IN_ORDER(bits); /* one load for both nibbles */
       first[i] = _mm256_and_si256(bits, mask);
       second[i] = _mm256_and_si256(_mm256_srli_epi16(bits, 4), mask);
+      KB_IN_ORDER(first[i]);
+      KB_IN_ORDER(second[i]);
     }
     look_up(tables, first, b == 0, low, high);
     look_up(tables + KB_TABLE_BYTES, second, 0, low, high);
   }
-  KB_UNROLL
-  for (int i = 0; i < kVectors; i++) {
-    total[i].low = _mm256_add_epi16(total[i].low, low[i]);
-    total[i].low_odd = _mm256_add_epi16(total[i].low_odd, _mm256_srli_epi16(low[i], 8));
-    total[i].high = _mm256_add_epi16(total[i].high, high[i]);
-    total[i].high_odd = _mm256_add_epi16(total[i].high_odd, _mm256_srli_epi16(high[i], 8));
+  widen(low, total->low, total->low_odd);
+  widen(high, total->high, total->high_odd);
+}
+
+/* Eight rows: low + 32 high. */
+KB_INLINE void add_eight(__m128i low, __m128i high, int32_t* sums) {
+  const v sum = _mm256_add_epi32(_mm256_cvtepu16_epi32(low),
+                                 _mm256_slli_epi32(_mm256_cvtepu16_epi32(high), 5));
+  kb_store(sums, _mm256_add_epi32(kb_load(sums), sum));
+}
+
+/* Adds the totals of 32 rows: rows 0 to 7 and 16 to 23 come from the low halves of lanes. */
+static void add_sums(v low, v low_odd, v high, v high_odd, int32_t* sums) {
+  const v low_even = _mm256_sub_epi16(low, _mm256_slli_epi16(low_odd, 8));
+  const v high_even = _mm256_sub_epi16(high, _mm256_slli_epi16(high_odd, 8));
+  const v lows[2] = {_mm256_unpacklo_epi16(low_even, low_odd),
+                     _mm256_unpackhi_epi16(low_even, low_odd)};
+  const v highs[2] = {_mm256_unpacklo_epi16(high_even, high_odd),
+                      _mm256_unpackhi_epi16(high_even, high_odd)};
+  for (int half = 0; half < 2; half++) {
+    add_eight(_mm256_castsi256_si128(lows[half]), _mm256_castsi256_si128(highs[half]),
+              sums + 8 * half);
+    add_eight(_mm256_extracti128_si256(lows[half], 1), _mm256_extracti128_si256(highs[half], 1),
+              sums + 16 + 8 * half);
   }
 }
 
-/* Adds the totals of 32 rows. */
-static void add_sums(const totals* total, int32_t* sums) {
-  uint16_t of[4][16];
-  const v even_low = _mm256_sub_epi16(total->low, _mm256_slli_epi16(total->low_odd, 8));
-  const v even_high = _mm256_sub_epi16(total->high, _mm256_slli_epi16(total->high_odd, 8));
-  kb_store(of[0], even_low);
-  kb_store(of[1], total->low_odd);
-  kb_store(of[2], even_high);
-  kb_store(of[3], total->high_odd);
-  for (int i = 0; i < 32; i++) sums[i] += of[i % 2][i / 2] + 32 * of[2 + i % 2][i / 2];
+/* Up to kBlock units. */
+static void add_block(const uint8_t* w, const uint8_t* tables, int units, int32_t* sums) {
+  totals total;
+  KB_UNROLL
+  for (int i = 0; i < kVectors; i++)
+    total.low[i] = total.low_odd[i] = total.high[i] = total.high_odd[i] = _mm256_setzero_si256();
+  for (; units; units--, w += 4 * kRows, tables += 8 * KB_TABLE_BYTES) add_unit(w, tables, &total);
+  KB_UNROLL
+  for (int i = 0; i < kVectors; i++)
+    add_sums(total.low[i], total.low_odd[i], total.high[i], total.high_odd[i], sums + 32 * i);
 }
 
 void kb_gemm_t1_avx2(const kb_gemm_args* args) {
@@ -84,13 +113,10 @@ void kb_gemm_t1_avx2(const kb_gemm_args* args) {
     memset(sums, 0, kRows * sizeof *sums);
     for (int tap = 0; tap < args->tap_count; tap++) {
       const uint8_t* tables = args->pixels[p] + args->taps[tap];
-      for (int first = 0; first < args->units; first += kBlock) {
-        const int left = args->units - first, count = left < kBlock ? left : kBlock;
-        totals total[kVectors];
-        memset(total, 0, sizeof total);
-        for (int unit = 0; unit < count; unit++, w += 4 * kRows, tables += 8 * KB_TABLE_BYTES)
-          add_unit(w, tables, total);
-        for (int i = 0; i < kVectors; i++) add_sums(&total[i], sums + 32 * i);
+      for (int left = args->units; left; left -= left < kBlock ? left : kBlock) {
+        const int units = left < kBlock ? left : kBlock;
+        add_block(w, tables, units, sums);
+        w += 4 * kRows * units, tables += 8 * KB_TABLE_BYTES * units;
       }
     }
   }
