@@ -86,6 +86,18 @@ def test_kernels_and_blobs_under_sanitizers(tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.skipif(not shutil.which("clang"), reason="needs clang")
+def test_kernels_compiled_by_clang(tmp_path):
+    # Where a loop of a kernel cannot be unrolled, clang warns, and warnings are errors.
+    command = ["make", "-s", "-j2", "-C", str(KERNELS), "CC=clang", "CHECKED=-O3"]
+    command += [f"BUILD={tmp_path}", f"{tmp_path}/test_gemm", f"{tmp_path}/test_functions"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for program in ("test_gemm", "test_functions"):
+        done = subprocess.run([tmp_path / program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def accepted(reader, blob):
     try:
         reader(blob)

@@ -103,7 +103,7 @@ void kb_gemm_p2_avx2(const kb_gemm_args* args) { multiply(args, 2); }
 /* 8 pairs of at most 2 * 255 * 15, less 2^15, fit int16. */
 enum { kEvenUnits = 4, kEvenBias = INT16_MIN };
 
-KB_INLINE void add_even(const uint8_t* w, const uint8_t* x, int units, v* result) {
+KB_INLINE void add_even(const uint8_t* w, const uint8_t* x, const int units, v* result) {
   v total[kVectors];
   KB_UNROLL
   for (int i = 0; i < kVectors; i++) total[i] = _mm256_set1_epi16(kEvenBias);
@@ -145,7 +145,7 @@ static uint32_t sum_inputs(const kb_gemm_args* args, int pixel) {
  * themselves fit int32. */
 static void multiply_even(const kb_gemm_args* args) {
   const int step = args->levels[1] - args->levels[0];
-  const int blocks = (args->units + kEvenUnits - 1) / kEvenUnits;
+  const int blocks = args->units / kEvenUnits + args->units % kEvenUnits;
   const uint32_t bias = 2u * (uint32_t)kEvenBias * (uint32_t)blocks * (uint32_t)args->tap_count;
   for (int p = 0; p < args->count; p++) {
     const uint8_t* w = args->weights;
@@ -160,7 +160,7 @@ static void multiply_even(const kb_gemm_args* args) {
         add_even(w, x, kEvenUnits, result);
         w += 4 * kRows * kEvenUnits, x += 8 * kEvenUnits;
       }
-      if (left) add_even(w, x, left, result), w += 4 * kRows * left;
+      for (; left; left--, w += 4 * kRows, x += 8) add_even(w, x, 1, result);
     }
     KB_UNROLL
     for (int i = 0; i < kVectors; i++) {

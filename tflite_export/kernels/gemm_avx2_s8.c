@@ -109,8 +109,9 @@ static void cut_inputs(const uint8_t* x, int groups, uint8_t* nibbles) {
   }
 }
 
-/* `units` is at most kGroup, and a constant but for the last. */
-KB_INLINE void add_group(const uint8_t* nibbles, const int8_t* w, int units, __m256i sums[2]) {
+/* `units` is at most kGroup. */
+KB_INLINE void add_group(const uint8_t* nibbles, const int8_t* w, const int units,
+                         __m256i sums[2]) {
   __m256i low[2], high[2];
   KB_UNROLL for (int v = 0; v < 2; v++) low[v] = high[v] = _mm256_setzero_si256();
   KB_UNROLL for (int k = 0; k < units; k++, w += 64) {
@@ -147,7 +148,7 @@ static void multiply_one(const kb_gemm_args* args, int pixel) {
       int u = 0;
       for (; u + kGroup <= units; u += kGroup, w += 64 * kGroup, of_group += 64)
         add_group(of_group, w, kGroup, sums);
-      if (u < units) add_group(of_group, w, units - u, sums), w += 64 * (units - u);
+      for (; u < units; u++, w += 64, of_group += 4) add_group(of_group, w, 1, sums);
     }
   }
   for (int v = 0; v < 2; v++) kb_store(to + 8 * v, sums[v]);
