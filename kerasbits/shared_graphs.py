@@ -3,7 +3,7 @@
 A network quantizes dozens of tensors in a few ways. What a graph costs before its first step, in
 Python and in TensorFlow's passes over it, goes by its nodes. So the formulas of a quantizer are
 traced once for each way, with their gradient, and each place has one node for them and one for the
-gradient.
+gradient. Small kernels of all shapes go one way, if the method is `shapeless`.
 
 Anywhere else these functions call the quantizer: eagerly, on other backends, on one of several
 replicas, which exchange statistics, and where a quantizer asks for what places differ in, as
@@ -20,6 +20,7 @@ import sys
 import keras
 
 from kerasbits import replicas
+from kerasbits.maths.fused import is_small
 from kerasbits.quantizers.base import Quantizer, Site, State
 
 
@@ -28,8 +29,31 @@ def apply(quantizer: Quantizer, x, state: State, site: Site, training: bool, see
     if _is_sharable(quantizer, x):
         drawn = [] if seed is None or not training else [seed.next()]
         with contextlib.suppress(_Asked):
+            if _is_shapeless(quantizer) and site.role == "kernel" and is_small(x):
+                return _of_any_shape(quantizer, x, dict(state), site, training, drawn)
+        with contextlib.suppress(_Asked):
             return _quantizing(quantizer, _kind(site, _AnySite), training)(x, dict(state), drawn)
     return quantizer.apply(x, state, site, training=training, seed=seed)
+
+
+def _is_shapeless(quantizer: Quantizer) -> bool:
+    """As the very class says that defines `quantize`; one that inherits it may ask for shapes."""
+    defining = next(c for c in type(quantizer).__mro__ if "quantize" in vars(c))
+    return vars(defining).get("shapeless", False)
+
+
+def _of_any_shape(quantizer: Quantizer, x, state: State, site: Site, training: bool, drawn: list):
+    """`quantizer.apply` for a kernel, by a graph for all that have as many axes."""
+    tf = sys.modules["tensorflow"]
+    # Without names, which would make each place another.
+    states, seeds = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), (state, drawn))
+    axes = (None,) * len(x.shape)
+    kind = dataclasses.replace(_kind(site, _AnySite), shape=axes)
+    function = _quantizing(quantizer, kind, training, _AnyShape)
+    graph = function.get_concrete_function(tf.TensorSpec(axes, x.dtype), states, seeds)
+    y, updates = graph(x, state, drawn)
+    y.set_shape(x.shape)
+    return y, updates
 
 
 def loss(quantizer: Quantizer, state: State, site: Site):
@@ -80,13 +104,17 @@ class _AnySiteWithShare(_AnySite):
     hidden = ("name", "macs")
 
 
+class _AnyShape(_AnySite):
+    hidden = ("name", "macs", "share", "size", "channels")  # all but the number of axes
+
+
 class _AnyShapeWithShare(_AnySite):
     hidden = ("name", "macs", "shape")
 
 
 @functools.cache
-def _quantizing(quantizer: Quantizer, site: Site, training: bool):
-    any_site = _AnySite(**vars(site))
+def _quantizing(quantizer: Quantizer, site: Site, training: bool, hidden=_AnySite):
+    any_site = hidden(**vars(site))
 
     def quantize(x, state, drawn):
         seed = _Drawn(drawn[0]) if drawn else None

@@ -251,7 +251,7 @@ def normalize(w, std: str = "population", gradient: str = "full"):
     `(G - mean(G)) / den - d * sum(G d) / (den^2 sigma c)`, whose last term is 0 where sigma is.
 
     Args:
-        w: kernel, static shape.
+        w: kernel.
         std: "population" or "sample".
         gradient: "full" differentiates mean and deviation, "detached" takes them as constants.
 
@@ -260,14 +260,14 @@ def normalize(w, std: str = "population", gradient: str = "full"):
 
     Reference: arXiv 1909.13144, weight normalization.
     """
-    size = math.prod(w.shape)
+    size = ops.cast(ops.size(w), w.dtype)
     # Relative to one element, so that a constant kernel gives differences of exactly 0.
     shifted = w - ops.stop_gradient(ops.reshape(w, (-1,))[0])
     mean = ops.mean(shifted)
     if gradient == "detached":
         mean = ops.stop_gradient(mean)
     d = shifted - mean
-    count = size if std == "population" else max(size - 1, 1)
+    count = size if std == "population" else ops.maximum(size - 1, 1)
     variance = ops.sum(d * d) / count
     some = variance > 0
     # The inner choice keeps the infinite slope of the root at 0 out of the gradient.

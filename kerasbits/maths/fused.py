@@ -188,16 +188,18 @@ def partial_sum(terms: Callable, tensors: Sequence, like):
 
 
 def is_small(x) -> bool:
-    """Whether `one_pass` leaves a tensor of this shape to the graph."""
+    """Whether `one_pass` leaves a tensor of this shape to the graph: its size, or unknown axes."""
     shape = tuple(x.shape)
-    return None not in shape and math.prod(shape) < SMALL
+    return None in shape[1:] or (None not in shape and math.prod(shape) < SMALL)
 
 
 def _columns(terms: Callable, tensors: Sequence):
     """Sums of neighbours, (n, LANES); of examples, if they are few or the size of one is odd."""
     size = _inner_size(tensors[0])
     if is_small(tensors[0]) or size % LANES**2:
-        return ops.sum(terms(*(ops.reshape(t, (-1, size)) for t in tensors)), axis=0)
+        some_axis_unknown = None in tensors[0].shape[1:]
+        shape = (ops.shape(tensors[0])[0], -1) if some_axis_unknown else (-1, size)
+        return ops.sum(terms(*(ops.reshape(t, shape) for t in tensors)), axis=0)
     return ops.sum(terms(*(ops.reshape(t, (-1, LANES, LANES)) for t in tensors)), axis=1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -60,6 +61,8 @@ class APoT(Quantizer):
 
     Reference: Li, Dong, Wang, arXiv 1909.13144.
     """
+
+    shapeless: ClassVar[bool] = True
 
     bits: int = 4
     granularity: str = "tensor"

@@ -103,6 +103,7 @@ class Quantizer:
     owns_weight: ClassVar[bool] = False  # True if the state replaces the kernel (BSQ)
     stochastic: ClassVar[bool] = False  # True if `quantize` draws random numbers from `seed`
     roles: ClassVar[tuple[str, ...]] = ("kernel", "input")
+    shapeless: ClassVar[bool] = False  # True if `quantize` takes kernels whose axes are None
 
     # What every method defines.
 

@@ -93,6 +93,7 @@ class BayesianBits(Quantizer):
     noise: bool = True
 
     stochastic: ClassVar[bool] = True
+    shapeless: ClassVar[bool] = True
 
     def __post_init__(self):
         name = "BayesianBits"

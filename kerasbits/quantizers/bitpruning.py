@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -71,6 +72,8 @@ class BitPruning(Quantizer):
 
     Reference: Nikolić et al., arXiv 2002.03090.
     """
+
+    shapeless: ClassVar[bool] = True
 
     bits: float = 8.0
     strength: float = 0.1

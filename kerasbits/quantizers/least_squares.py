@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -64,6 +65,8 @@ class LeastSquaresBinary(Quantizer):
     Reference: Pouransari, Tu, Tuzel, "Least squares binary quantization of neural networks",
     arXiv 2001.02786.
     """
+
+    shapeless: ClassVar[bool] = True
 
     scheme: str = "ls1"
     k: int = 2

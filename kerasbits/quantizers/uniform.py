@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -41,6 +42,8 @@ class Uniform(Quantizer):
 
     Reference: arXiv 1805.06085 (PACT); arXiv 1902.08153 (LSQ), eq. 3.
     """
+
+    shapeless: ClassVar[bool] = True
 
     bits: int = 8
     granularity: str = "tensor"

@@ -110,6 +110,64 @@ def test_layers_draw_their_own_noise():
     assert len(set(values)) > 3
 
 
+def convolutions(quantizer, filters):
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6, 6, 3))
+    for i, count in enumerate(filters):
+        x = keras.layers.Conv2D(count, 3, padding="same", activation="tanh", name=f"c{i}")(x)
+    return kb.quantize_model(keras.Model(inputs, keras.layers.Flatten()(x)), quantizer, None)
+
+
+def gradients(network, x):
+    with tf.GradientTape() as tape:
+        y = network(x, training=True)
+        loss = tf.reduce_sum(tf.sin(y)) + tf.add_n([0.0, *network.losses])
+    return y, tape.gradient(loss, network.trainable_variables)
+
+
+SHAPELESS = {
+    **{name: q for name, q in METHODS.items() if name != "bayesian"},
+    "bayesian": kb.BayesianBits(phi=6.0),  # no noise decides
+    "uniform, channels": kb.Uniform(4, granularity="channel"),
+    "bitpruning, channels": kb.BitPruning(4.5, granularity="channel"),
+    "apot, channels": kb.APoT(4, granularity="channel"),
+    "apot, sample": kb.APoT(4, std="sample"),
+    "gf": kb.LeastSquaresBinary("gf", k=3),
+    "lst, tensor": kb.LeastSquaresBinary("lst", granularity="tensor"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPELESS)
+def test_kernels_of_all_shapes_share_a_function(name):
+    # Scales, if of channels, are as many in all layers.
+    network = convolutions(SHAPELESS[name], [4, 4, 4])
+    x = np.random.default_rng(1).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    step = tf.function(lambda: gradients(network, x), autograph=False).get_concrete_function()
+    like = convolutions(SHAPELESS[name], [3, 3, 3])
+    one_shape = tf.function(lambda: gradients(like, x), autograph=False).get_concrete_function()
+    assert len(step.graph._functions) == len(one_shape.graph._functions)
+    (y, found), (plain_y, plain) = step(), gradients(network, x)
+    np.testing.assert_allclose(y, plain_y, atol=1e-5)
+    for g, want in zip(found, plain, strict=True):
+        np.testing.assert_allclose(g, want, rtol=1e-3, atol=1e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sized(kb.Uniform):
+    """Takes unknown axes for empty ones, unlike the class that it inherits from."""
+
+    def quantize(self, x, state, site, training=False, seed=None):
+        y, updates = super().quantize(x, state, site, training, seed)
+        return y * float(sum(n or 0 for n in x.shape)), updates
+
+
+def test_a_method_that_does_not_say_it_is_shapeless_is_told_shapes():
+    network = convolutions(Sized(4), [5, 2])
+    x = np.random.default_rng(1).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    y = tf.function(lambda: network(x, training=True), autograph=False)()
+    np.testing.assert_allclose(y, network(x, training=True), rtol=1e-4, atol=1e-4)
+
+
 @dataclasses.dataclass(frozen=True)
 class CountingLosses(kb.Uniform):
     """A loss of each place, by its share and, if asked, by its size."""
