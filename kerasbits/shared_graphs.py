@@ -118,7 +118,10 @@ def _quantizing(quantizer: Quantizer, site: Site, training: bool, hidden=_AnySit
 
     def quantize(x, state, drawn):
         seed = _Drawn(drawn[0]) if drawn else None
-        return quantizer.apply(x, state, any_site, training=training, seed=seed)
+        y, updates = quantizer.apply(x, state, any_site, training=training, seed=seed)
+        # Else the gradients of minima, say, would be part of the graph, and ask it for their axes:
+        # XLA then takes all that the forward graph is given, batch and variables, for known.
+        return y, {name: keras.ops.stop_gradient(value) for name, value in updates.items()}
 
     return _one_node(quantize)
 

@@ -175,18 +175,21 @@ class BayesianBits(Quantizer):
 
     def _sample(self, state: State, site: Site, seed):
         """Gates of one training step: `(4,)` and `(C,)`, or `()` without pruning."""
-        phi, channels = self._width_phi(state), state.get("phi_prune")
-        every = phi if channels is None else ops.concatenate([phi, _float32(channels)])
+        phis = [self._width_phi(state)]
+        if "phi_prune" in state:
+            phis.append(_float32(state["phi_prune"]))
         if not self.noise:
-            z = hard_concrete.noise_free_gate(every)
+            gates = [hard_concrete.noise_free_gate(phi) for phi in phis]
         elif seed is None:
             raise site.error("a seed (keras.random.SeedGenerator or int) in training", "None")
         else:
-            u = keras.random.uniform(every.shape, dtype="float32", seed=seed)
-            z = hard_concrete.sample_gate(every, u)
-        split = phi.shape[0]
-        mask = ops.ones(()) if channels is None else z[split:]
-        return z[:split] * hard_concrete.uncut(phi, self.cutoff), mask
+            # One draw, in parts: what is cut has no gradient, which would ask XLA for the place.
+            split, count = phis[0].shape[0], sum(phi.shape[0] for phi in phis)
+            u = keras.random.uniform((count,), dtype="float32", seed=seed)
+            noise = (u[:split], u[split:])[: len(phis)]
+            gates = [hard_concrete.sample_gate(*pair) for pair in zip(phis, noise, strict=True)]
+        mask = gates[1] if len(gates) > 1 else ops.ones(())
+        return gates[0] * hard_concrete.uncut(phis[0], self.cutoff), mask
 
     def _infer(self, state: State):
         """Gates of inference, of the same shapes."""

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -60,6 +61,24 @@ def test_steps_in_graphs_are_those_of_eager_mode(name, jit):
     np.testing.assert_allclose(losses, plain_losses, rtol=1e-4)
     for value, plain in zip(values, plain_values, strict=True):
         np.testing.assert_allclose(value, plain, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_compiled_steps_know_no_batch_beforehand(name):
+    # What XLA takes for known when it compiles, it compiles anew for each batch.
+    network = model(METHODS[name])
+    x = tf.constant(batch()[0][:7])
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(network(x, training=True)) + tf.add_n([0.0, *network.losses])
+        return tape.gradient(loss, network.trainable_variables)
+
+    compiled = tf.function(step, autograph=False, jit_compile=True)
+    code = compiled.experimental_get_compiler_ir(x)(stage="hlo")
+    assert re.search(r"f32\[7,6\]\S* parameter\(", code)
+    known = set(re.findall(r"ReadVariableOp\S* = \S+ (\w+)\(", code))
+    assert "constant" not in known
 
 
 def test_layers_that_quantize_alike_share_their_functions():
