@@ -165,6 +165,8 @@ def test_kernels_of_all_shapes_share_a_function(name):
     like = convolutions(SHAPELESS[name], [3, 3, 3])
     one_shape = tf.function(lambda: gradients(like, x), autograph=False).get_concrete_function()
     assert len(step.graph._functions) == len(one_shape.graph._functions)
+    shapes = [tuple(v.shape) for v in network.trainable_variables]
+    assert [tuple(g.shape) for g in step.structured_outputs[1]] == shapes
     (y, found), (plain_y, plain) = step(), gradients(network, x)
     np.testing.assert_allclose(y, plain_y, atol=1e-5)
     for g, want in zip(found, plain, strict=True):
