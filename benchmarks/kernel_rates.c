@@ -41,12 +41,10 @@ static const char* const form_names[KB_FORMS] = {"bits",        "int8",        "
                                                  "float",       "codes 1 bit", "codes 2 bits",
                                                  "codes 4 bits", "tables"};
 
-/* On a 64-byte border, as the library has its images and weights. */
 static void* memory(size_t bytes) {
-  const size_t whole = (bytes + KB_SLACK + 63) / 64 * 64;
-  void* found = aligned_alloc(64, whole);
+  void* found = kb_alloc(1, bytes + KB_SLACK);
   if (!found) exit(1);
-  return memset(found, 0, whole);
+  return found;
 }
 
 static void add(subjects* to, kb_isa_id isa, const char* name, work run, const void* context) {

@@ -113,8 +113,8 @@ void kb_gemm_t1_avx2(const kb_gemm_args* args) {
     memset(sums, 0, kRows * sizeof *sums);
     for (int tap = 0; tap < args->tap_count; tap++) {
       const uint8_t* tables = args->pixels[p] + args->taps[tap];
-      for (int left = args->units; left; left -= left < kBlock ? left : kBlock) {
-        const int units = left < kBlock ? left : kBlock;
+      for (int left = args->units, units; left; left -= units) {
+        units = left < kBlock ? left : kBlock;
         add_block(w, tables, units, sums);
         w += 4 * kRows * units, tables += 8 * KB_TABLE_BYTES * units;
       }
